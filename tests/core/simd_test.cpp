@@ -1,0 +1,45 @@
+#include "core/simd.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <vector>
+
+#include "core/parallel.h"
+
+namespace keen {
+namespace {
+
+TEST(Simd, ExpIsAccurateAndKeepsSpecialValues) {
+  for (double x = -87.3; x < 88.7; x += 0.0137)
+    EXPECT_NEAR(simd::exp(static_cast<float>(x)) / std::exp(static_cast<double>(static_cast<float>(x))), 1, 2e-7) << x;
+  const float infinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(simd::exp(0.0f), 1.0f);
+  EXPECT_EQ(simd::exp(-infinity), 0.0f);
+  EXPECT_EQ(simd::exp(infinity), infinity);
+  EXPECT_TRUE(std::isnan(simd::exp(std::numeric_limits<float>::quiet_NaN())));
+}
+
+TEST(Simd, TanhAndSigmoid) {
+  for (double x = -20; x < 20; x += 0.013) {
+    EXPECT_NEAR(simd::tanh(static_cast<float>(x)), std::tanh(x), 3e-7);
+    EXPECT_NEAR(simd::sigmoid(static_cast<float>(x)), 1 / (1 + std::exp(-x)), 2e-7);
+  }
+}
+
+TEST(ParallelFor, CoversEveryItemOnce) {
+  for (const int64_t count : {0, 1, 7, 1000}) {
+    std::vector<int> seen(static_cast<size_t>(count));
+    int* p = seen.data();
+    parallel_for(count, 3, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) ++p[i];
+    });
+    parallel_for_each(count, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) ++p[i];
+    });
+    EXPECT_EQ(seen, std::vector<int>(static_cast<size_t>(count), 2));
+  }
+}
+
+}  // namespace
+}  // namespace keen
