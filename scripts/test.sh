@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds keen and runs every test that this machine can run: first the optimized build, then
+# the fast tests again under the address and undefined-behaviour sanitizers. Where nvcc is found, CMake adds the CUDA
+# code and its tests to the build by itself; tests that need a device are skipped without one.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+  echo "usage: scripts/test.sh [--no-install] [--fast]"
+  echo "  --no-install  leave apt alone"
+  echo "  --fast        only the optimized build, only the tests that are not labelled slow"
+}
+
+install=true fast=false
+for argument in "$@"; do
+  case $argument in
+    --no-install) install=false ;;
+    --fast) fast=true ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "test: unknown argument \"$argument\"" >&2; usage >&2; exit 2 ;;
+  esac
+done
+
+started=$SECONDS
+heading() { printf '\n== %s (%d:%02d)\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
+jobs=$(nproc)
+
+# A folder that is configured already keeps its generator, so a plain `cmake -B build` is not in the way.
+build() { # PRESET FOLDER
+  if [[ -f $2/CMakeCache.txt ]]; then cmake -S . -B "$2" >/dev/null; else cmake --preset "$1" >/dev/null; fi
+  cmake --build "$2" -j "$jobs"
+}
+run_tests() { # FOLDER [CTEST ARGUMENT...]
+  ctest --test-dir "$1" -j "$jobs" --output-on-failure --no-tests=error "${@:2}"
+}
+
+if $install; then
+  heading "Packages"
+  scripts/install.sh
+fi
+
+heading "Optimized build"
+build release build
+
+if $fast; then
+  heading "Tests"
+  run_tests build --label-exclude slow
+  exit 0
+fi
+
+heading "Tests"
+run_tests build
+
+heading "Build with sanitizers"
+build debug build-debug
+
+heading "Fast tests with sanitizers"
+run_tests build-debug --label-exclude slow
