@@ -37,6 +37,10 @@ struct Param {
   int64_t count() const { return shape.count(); }
 };
 
+// Views of a parameter that a model may lack (a bias, a row scale): absent tensors then.
+inline ConstTensor value_of(const Param* param) { return param == nullptr ? ConstTensor() : ConstTensor(param->value); }
+inline Tensor grad_of(const Param* param) { return param == nullptr ? Tensor() : param->grad; }
+
 // The flat arrays behind all parameters, one behind the other in the order of their creation.
 class Params {
  public:

@@ -1,0 +1,217 @@
+#include "model/block.h"
+
+#include <cmath>
+
+#include "ops/copy_heads.h"
+#include "ops/elementwise.h"
+#include "ops/gelu.h"
+#include "ops/qk_norm.h"
+#include "ops/rotate_and_scale.h"
+#include "ops/swiglu.h"
+
+namespace keen {
+
+using ops::heads;
+
+namespace {
+
+// What the row scale and RoPE read: the queries and keys as they come out of the projection or of QK-norm.
+ConstTensor before_rotation(const BlockActs& a) { return a.qk_normed ? a.qk_normed : a.qkv; }
+// What attention reads.
+ConstTensor after_rotation(const BlockActs& a) { return a.qk ? ConstTensor(a.qk) : before_rotation(a); }
+
+// Heads of the tokens [first, first + T) of each sequence.
+ops::Heads tokens_of(ops::Heads view, int64_t first, int64_t T) {
+  if (view.data != nullptr) view.data += first * view.token_stride * size_of(view.dtype);
+  view.T = T;
+  return view;
+}
+
+void attention_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& a, KvCache* cache) {
+  const auto [H, K, D] = block.heads;
+  if (block.q_norm != nullptr)
+    ops::qk_norm(ctx, {.qk = a.qk_normed,
+                       .rstd = a.qk_rstd,
+                       .qkv = a.qkv,
+                       .q_weight = block.q_norm->value,
+                       .k_weight = block.k_norm->value,
+                       .layout = block.heads,
+                       .eps = block.norm_eps});
+  if (a.qk)
+    ops::rotate_and_scale(ctx, {.qk = a.qk,
+                                .x = before_rotation(a),
+                                .rotation = pass.tables->rotation,
+                                .log_n = pass.tables->log_n,
+                                .s = value_of(block.s),
+                                .b = value_of(block.b),
+                                .layout = block.heads,
+                                .T = pass.T,
+                                .first_position = pass.past});
+
+  const ops::ConstHeads q = heads(after_rotation(a), pass.B, 0, H, D);
+  ops::ConstHeads k = heads(after_rotation(a), pass.B, H, K, D);
+  ops::ConstHeads v = heads(ConstTensor(a.qkv), pass.B, H + K, K, D);
+  if (cache != nullptr) {
+    const ops::Heads keys = heads(cache->kv, pass.B, 0, K, D), values = heads(cache->kv, pass.B, K, K, D);
+    ops::copy_heads(ctx, tokens_of(keys, pass.past, pass.T), k);
+    ops::copy_heads(ctx, tokens_of(values, pass.past, pass.T), v);
+    k = tokens_of(keys, 0, pass.past + pass.T);
+    v = tokens_of(values, 0, pass.past + pass.T);
+  }
+  ops::attention(ctx, {.out = a.attn, .lse = a.lse, .q = q, .k = k, .v = v, .path = pass.path});
+}
+
+// dqkv (N, (H+2K)D) is overwritten.
+void attention_backward(Context& ctx, const Block& block, const Pass& pass, const BlockActs& a, Tensor dqkv,
+                        ConstTensor dattn) {
+  const auto [H, K, D] = block.heads;
+  ops::attention_backward(ctx, {.dq = heads(dqkv, pass.B, 0, H, D),
+                                .dk = heads(dqkv, pass.B, H, K, D),
+                                .dv = heads(dqkv, pass.B, H + K, K, D),
+                                .dout = dattn,
+                                .out = a.attn,
+                                .lse = a.lse,
+                                .q = heads(after_rotation(a), pass.B, 0, H, D),
+                                .k = heads(after_rotation(a), pass.B, H, K, D),
+                                .v = heads(ConstTensor(a.qkv), pass.B, H + K, K, D),
+                                .path = pass.path});
+  if (a.qk)
+    ops::rotate_and_scale_backward(ctx, {.dqkv = dqkv,
+                                         .ds = grad_of(block.s),
+                                         .db = grad_of(block.b),
+                                         .x = before_rotation(a),
+                                         .rotation = pass.tables->rotation,
+                                         .log_n = pass.tables->log_n,
+                                         .s = value_of(block.s),
+                                         .b = value_of(block.b),
+                                         .layout = block.heads,
+                                         .T = pass.T});
+  if (block.q_norm != nullptr)
+    ops::qk_norm_backward(ctx, {.dqkv = dqkv,
+                                .dq_weight = block.q_norm->grad,
+                                .dk_weight = block.k_norm->grad,
+                                .rstd = a.qk_rstd,
+                                .qkv = a.qkv,
+                                .q_weight = block.q_norm->value,
+                                .k_weight = block.k_norm->value,
+                                .layout = block.heads});
+}
+
+void activation_forward(Context& ctx, const Block& block, Tensor act, ConstTensor up) {
+  if (block.mlp == MlpKind::swiglu) return ops::swiglu(ctx, act, up);
+  ops::gelu(ctx, act, up);
+}
+
+void activation_backward(Context& ctx, const Block& block, Tensor dup, ConstTensor dact, ConstTensor up) {
+  if (block.mlp == MlpKind::swiglu) return ops::swiglu_backward(ctx, dup, dact, up);
+  ops::gelu_backward(ctx, dup, dact, up);
+}
+
+}  // namespace
+
+Tables take_tables(const ModelConfig& config, int64_t P, DType dtype, Arena& arena) {
+  Tables tables;
+  const int64_t D = config.head_width();
+  // The fastest pairs, i < p D/2.
+  const auto pairs = static_cast<int64_t>(std::ceil(config.rope_fraction * static_cast<double>(D / 2) - 1e-9));
+  if (config.position == PositionKind::rope) tables.rotation = arena.take({P, pairs, 2}, wide(dtype));
+  tables.log_n = arena.take({P}, wide(dtype));
+  return tables;
+}
+
+void fill_tables(const ModelConfig& config, const Tables& tables) {
+  if (tables.rotation) ops::fill_rotation(tables.rotation, config.rope_theta, config.head_width());
+  ops::fill_log_n(tables.log_n);
+}
+
+Block make_block(Params& params, const ModelConfig& config, int64_t layer) {
+  const std::string at = fmt::format("blocks.{}.", layer);
+  const int64_t bucket = 1 + layer, C = config.width, F = config.mlp_width;
+  const ops::HeadLayout layout{config.heads, config.kv_heads, config.head_width()};
+  const LayerAttention& attention = config.attention[static_cast<size_t>(layer)];
+  // GPT-2: 0.02, and the 2L projections that add to the residual stream smaller by 1 / sqrt(2L).
+  const double stddev = 0.02, residual_stddev = stddev / std::sqrt(2.0 * static_cast<double>(config.layers));
+
+  Block block;
+  block.heads = layout;
+  block.norm_eps = config.norm_eps;
+  block.mlp = config.mlp;
+  block.norm1 = make_norm(params, config, at + "norm1", bucket);
+  block.qkv = make_dense(params, config, at + "attn.qkv", layout.qkv_columns(), C, stddev, bucket);
+  if (config.qk_norm) {
+    block.q_norm = &params.add(at + "attn.q_norm.weight", {layout.D}, constant(1), true, bucket);
+    block.k_norm = &params.add(at + "attn.k_norm.weight", {layout.D}, constant(1), true, bucket);
+  }
+  if (attention.scaled)
+    block.s = &params.add(at + "attn.s", {layout.H}, constant(attention.s), attention.learn_s, bucket);
+  if (attention.has_b())
+    block.b = &params.add(at + "attn.b", {layout.H}, constant(attention.b), attention.learn_b, bucket);
+  block.proj = make_dense(params, config, at + "attn.proj", C, layout.H * layout.D, residual_stddev, bucket);
+  block.norm2 = make_norm(params, config, at + "norm2", bucket);
+  const bool gated = config.mlp == MlpKind::swiglu;
+  block.up = make_dense(params, config, at + (gated ? "mlp.gate_up" : "mlp.up"), gated ? 2 * F : F, C, stddev, bucket);
+  block.down = make_dense(params, config, at + "mlp.down", C, F, residual_stddev, bucket);
+  return block;
+}
+
+BlockActs take_block_acts(const Block& block, const Pass& pass, DType dtype, Arena& arena) {
+  const auto [H, K, D] = block.heads;
+  const int64_t N = pass.N(), C = block.proj.weight->shape[0];
+  BlockActs a;
+  a.stats1 = take_norm_stats(block.norm1, N, dtype, arena);
+  a.norm1 = arena.take({N, C}, dtype);
+  a.qkv = arena.take({N, block.heads.qkv_columns()}, dtype);
+  if (block.q_norm != nullptr) {
+    a.qk_rstd = arena.take({N, H + K}, wide(dtype));
+    a.qk_normed = arena.take({N, block.heads.qk_columns()}, dtype);
+  }
+  if (block.s != nullptr || pass.tables->rotation) a.qk = arena.take({N, block.heads.qk_columns()}, dtype);
+  a.attn = arena.take({N, H * D}, dtype);
+  a.lse = arena.take({pass.B, H, pass.T}, wide(dtype));
+  a.mid = arena.take({N, C}, dtype);
+  a.stats2 = take_norm_stats(block.norm2, N, dtype, arena);
+  a.norm2 = arena.take({N, C}, dtype);
+  a.up = arena.take({N, block.up.weight->shape[0]}, dtype);
+  a.act = arena.take({N, block.down.weight->shape[1]}, dtype);
+  return a;
+}
+
+void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& a, Tensor y, KvCache* cache) {
+  ScratchScope scope(ctx);
+  Tensor branch = ctx.scratch.take(y.shape, y.dtype);
+
+  norm_forward(ctx, block.norm1, a.norm1, a.stats1, a.x);
+  dense_forward(ctx, block.qkv, a.qkv, a.norm1);
+  attention_forward(ctx, block, pass, a, cache);
+  dense_forward(ctx, block.proj, branch, a.attn);
+  ops::add(ctx, a.mid, a.x, branch);
+
+  norm_forward(ctx, block.norm2, a.norm2, a.stats2, a.mid);
+  dense_forward(ctx, block.up, a.up, a.norm2);
+  activation_forward(ctx, block, a.act, a.up);
+  dense_forward(ctx, block.down, branch, a.act);
+  ops::add(ctx, y, a.mid, branch);
+}
+
+void block_backward(Context& ctx, const Block& block, const Pass& pass, const BlockActs& a, Tensor dx) {
+  ScratchScope scope(ctx);
+  Tensor dact = ctx.scratch.take(a.act.shape, dx.dtype);
+  Tensor dup = ctx.scratch.take(a.up.shape, dx.dtype);
+  Tensor dattn = ctx.scratch.take(a.attn.shape, dx.dtype);
+  Tensor dqkv = ctx.scratch.take(a.qkv.shape, dx.dtype);
+  Tensor dbranch = ctx.scratch.take(dx.shape, dx.dtype);
+
+  dense_backward(ctx, block.down, dact, dx, a.act);
+  activation_backward(ctx, block, dup, dact, a.up);
+  dense_backward(ctx, block.up, dbranch, dup, a.norm2);
+  norm_backward(ctx, block.norm2, dbranch, a.stats2, dbranch, a.mid);
+  ops::add(ctx, dx, dx, dbranch);
+
+  dense_backward(ctx, block.proj, dattn, dx, a.attn);
+  attention_backward(ctx, block, pass, a, dqkv, dattn);
+  dense_backward(ctx, block.qkv, dbranch, dqkv, a.norm1);
+  norm_backward(ctx, block.norm1, dbranch, a.stats1, dbranch, a.x);
+  ops::add(ctx, dx, dx, dbranch);
+}
+
+}  // namespace keen

@@ -1,0 +1,81 @@
+// One transformer block, pre-norm: x += proj(attention(norm1(x))); x += down(act(up(norm2(x)))).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/layers.h"
+#include "ops/attention.h"
+#include "ops/heads.h"
+
+namespace keen {
+
+// Constants of position, shared by all layers. P positions, as many as the longest sequence in use.
+struct Tables {
+  Tensor rotation;  // (P, R, 2)  cos and sin of RoPE; absent without RoPE
+  Tensor log_n;     // (P)        ln n
+};
+Tables take_tables(const ModelConfig& config, int64_t P, DType dtype, Arena& arena);
+// Computes them on the host; after the arena has memory.
+void fill_tables(const ModelConfig& config, const Tables& tables);
+
+// What one pass over the model works on: B sequences of T tokens, N = B T rows.
+struct Pass {
+  int64_t B, T;
+  const Tables* tables;
+  ops::AttentionPath path = ops::AttentionPath::fused;
+  int64_t past = 0;  // tokens of each sequence that are already in the KV cache
+  int64_t N() const { return B * T; }
+};
+
+struct Block {
+  ops::HeadLayout heads;
+  double norm_eps = 0;
+  MlpKind mlp = MlpKind::swiglu;
+  Norm norm1;
+  Dense qkv;                // (H+2K)D from C: all query heads, then keys, then values
+  Param* q_norm = nullptr;  // (D)  with QK-norm
+  Param* k_norm = nullptr;  // (D)
+  Param* s = nullptr;       // (H)  row scale c = s ln n + b; absent: c = 1
+  Param* b = nullptr;       // (H)
+  Dense proj;               // C from H D
+  Norm norm2;
+  Dense up;                 // F from C; with SwiGLU 2F: the gate's rows first
+  Dense down;               // C from F
+};
+
+Block make_block(Params& params, const ModelConfig& config, int64_t layer);
+
+// What backward needs, in the order in which forward makes it.
+struct BlockActs {
+  Tensor x;          // (N, C)         input of the block: the residual stream
+  NormStats stats1;  //
+  Tensor norm1;      // (N, C)
+  Tensor qkv;        // (N, (H+2K)D)   raw projections
+  Tensor qk_rstd;    // (N, H+K)       with QK-norm
+  Tensor qk_normed;  // (N, (H+K)D)    with QK-norm
+  Tensor qk;         // (N, (H+K)D)    queries rotated and scaled, keys rotated; absent when neither applies
+  Tensor attn;       // (N, H D)
+  Tensor lse;        // (B, H, T)
+  Tensor mid;        // (N, C)         x + proj(attn)
+  NormStats stats2;  //
+  Tensor norm2;      // (N, C)
+  Tensor up;         // (N, F or 2F)
+  Tensor act;        // (N, F)
+};
+BlockActs take_block_acts(const Block& block, const Pass& pass, DType dtype, Arena& arena);
+
+// Keys and values of the tokens seen so far, of one layer: (B * P, 2 K D), the keys (rotated) before the values.
+struct KvCache {
+  Tensor kv;
+};
+
+// y (N, C) = block(acts.x). Overwrites y and the activations. With a cache, the pass's keys and values are appended
+// to it at pass.past, and the queries see all of it.
+void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& acts, Tensor y,
+                   KvCache* cache = nullptr);
+
+// block_forward read bottom-up. On entry dx holds dL/dy, on return dL/dx; adds to the gradients of the parameters.
+void block_backward(Context& ctx, const Block& block, const Pass& pass, const BlockActs& acts, Tensor dx);
+
+}  // namespace keen

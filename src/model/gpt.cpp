@@ -1,0 +1,166 @@
+#include "model/gpt.h"
+
+#include "ops/cross_entropy.h"
+#include "ops/elementwise.h"
+#include "ops/embedding.h"
+#include "ops/linear.h"
+
+namespace keen {
+
+namespace {
+
+// Rows of logits that exist at a time: enough for the GEMM to run at full rate and for the head's weight gradient
+// to be read and written seldom, few enough for V columns to stay small beside the model.
+int64_t head_chunk_rows(const Gpt& gpt, int64_t N) {
+  constexpr int64_t kChunkBytes = 128 << 20;
+  const int64_t rows = kChunkBytes / (gpt.config.vocab_size * size_of(wide(gpt.dtype)));
+  return std::min(N, std::max<int64_t>(64, rows / 64 * 64));
+}
+
+// Losses of all rows, chunk by chunk. With dnorm (N, C) also its gradient (overwritten) and the head's.
+void head(Context& ctx, const Gpt& gpt, GptActs& acts, ConstTensor targets, double scale, Tensor dnorm) {
+  ScratchScope scope(ctx);
+  const auto [N, C] = dims<2>(acts.norm);
+  const int64_t V = gpt.config.vocab_size, chunk = head_chunk_rows(gpt, N);
+  const Tensor all_logits = ctx.scratch.take({chunk, V}, wide(gpt.dtype));
+  // Logits are overwritten by their gradient where both have one type.
+  Tensor all_dlogits;
+  if (dnorm) all_dlogits = gpt.dtype == wide(gpt.dtype) ? all_logits : ctx.scratch.take({chunk, V}, gpt.dtype);
+
+  for (int64_t begin = 0; begin < N; begin += chunk) {
+    const int64_t end = std::min(N, begin + chunk), rows = end - begin;
+    const Tensor logits = all_logits.rows(0, rows), dlogits = dnorm ? all_dlogits.rows(0, rows) : Tensor();
+    gpt_logits(ctx, gpt, logits, acts.norm.rows(begin, end));
+    ops::cross_entropy(ctx, {.losses = acts.losses.rows(begin, end),
+                             .dlogits = dlogits,
+                             .logits = logits,
+                             .targets = targets.rows(begin, end),
+                             .scale = scale});
+    if (dnorm)
+      ops::linear_backward(ctx, {.dx = dnorm.rows(begin, end),
+                                 .dw = gpt.head->grad,
+                                 .dbias = {},
+                                 .dy = dlogits,
+                                 .x = acts.norm.rows(begin, end),
+                                 .w = gpt.head->value});
+  }
+}
+
+}  // namespace
+
+Gpt::Gpt(const ModelConfig& config, DType dtype) : config(config), dtype(dtype) {
+  const int64_t V = config.vocab_size, C = config.width, head_bucket = config.layers + 1;
+  tokens = &params.add("embed.tokens.weight", {V, C}, normal(0.02), true, 0);
+  if (config.position == PositionKind::learned)
+    positions = &params.add("embed.positions.weight", {config.context, C}, normal(0.02), true, 0);
+  for (int64_t layer = 0; layer < config.layers; ++layer) blocks.push_back(make_block(params, config, layer));
+  norm = make_norm(params, config, "norm", head_bucket);
+  head = config.tie_embeddings ? tokens : &params.add("head.weight", {V, C}, normal(0.02), true, head_bucket);
+}
+
+void Gpt::bind(bool training, int64_t P, Arenas& arenas) {
+  params.bind(dtype, training, arenas.weights, arenas.gradients, arenas.moments);
+  tables = take_tables(config, P, dtype, arenas.weights);
+}
+
+int64_t Gpt::matmul_params() const {
+  int64_t n = params.count();
+  if (positions != nullptr) n -= positions->count();
+  if (head != tokens) n -= tokens->count();
+  return n;
+}
+
+double Gpt::flops_per_token(int64_t T) const {
+  return 6.0 * static_cast<double>(matmul_params()) +
+         6.0 * static_cast<double>(config.layers) * static_cast<double>(config.width) * static_cast<double>(T);
+}
+
+void plan_and_allocate(Context& ctx, Gpt::Arenas& arenas, const std::function<void()>& bind,
+                       const std::function<void()>& run, bool allocate) {
+  ctx.planning = true;
+  bind();
+  run();
+  if (!allocate) return;
+  ctx.planning = false;
+  arenas.weights.allocate("weights");
+  arenas.gradients.allocate("gradients");
+  arenas.moments.allocate("optimizer moments");
+  arenas.activations.allocate("activations");
+  ctx.scratch.allocate("scratch");
+  bind();
+}
+
+GptActs take_gpt_acts(const Gpt& gpt, const Pass& pass, Keep keep, Arena& arena) {
+  const Shape stream{pass.N(), gpt.config.width};
+  const size_t L = gpt.blocks.size();
+  GptActs acts;
+  acts.keep = keep;
+  // Layers that share memory must fit the largest of them: those with a row scale keep scaled queries.
+  std::vector<Tensor> inputs;
+  for (size_t layer = 0; layer <= L; ++layer)
+    inputs.push_back(keep == Keep::nothing && layer >= 2 ? inputs[layer - 2] : arena.take(stream, gpt.dtype));
+  const int64_t mark = arena.mark();
+  int64_t top = mark;
+  for (size_t layer = 0; layer < L; ++layer) {
+    if (keep != Keep::everything) arena.release(mark);
+    acts.blocks.push_back(take_block_acts(gpt.blocks[layer], pass, gpt.dtype, arena));
+    acts.blocks.back().x = inputs[layer];
+    top = std::max(top, arena.mark());
+  }
+  arena.release(top);
+  acts.last = inputs[L];
+  acts.stats = take_norm_stats(gpt.norm, pass.N(), gpt.dtype, arena);
+  acts.norm = arena.take(stream, gpt.dtype);
+  acts.losses = arena.take({pass.N()}, wide(gpt.dtype));
+  return acts;
+}
+
+void gpt_forward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, ConstTensor ids,
+                 std::vector<KvCache>* caches) {
+  const size_t L = gpt.blocks.size();
+  ops::embedding(ctx, {.y = acts.blocks[0].x,
+                       .ids = ids,
+                       .tokens = gpt.tokens->value,
+                       .positions = value_of(gpt.positions),
+                       .T = pass.T,
+                       .first_position = pass.past});
+  for (size_t l = 0; l < L; ++l)
+    block_forward(ctx, gpt.blocks[l], pass, acts.blocks[l], l + 1 < L ? acts.blocks[l + 1].x : acts.last,
+                  caches == nullptr ? nullptr : &(*caches)[l]);
+  norm_forward(ctx, gpt.norm, acts.norm, acts.stats, acts.last);
+}
+
+void gpt_logits(Context& ctx, const Gpt& gpt, Tensor logits, ConstTensor norm_rows) {
+  ops::linear(ctx, logits, norm_rows, gpt.head->value);
+}
+
+void gpt_losses(Context& ctx, const Gpt& gpt, GptActs& acts, ConstTensor targets) {
+  head(ctx, gpt, acts, targets, 1, {});
+}
+
+void gpt_backward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, ConstTensor ids, ConstTensor targets,
+                  double scale, const std::function<void(int64_t)>& bucket_done) {
+  check(acts.keep != Keep::nothing, "gpt_backward: activations that were kept");
+  const auto done = [&](int64_t bucket) {
+    if (bucket_done && !ctx.planning) bucket_done(bucket);
+  };
+  ScratchScope scope(ctx);
+  Tensor dx = ctx.scratch.take(acts.last.shape, gpt.dtype);
+  head(ctx, gpt, acts, targets, scale, dx);
+  norm_backward(ctx, gpt.norm, dx, acts.stats, dx, acts.last);
+  done(gpt.buckets() - 1);
+  for (size_t l = gpt.blocks.size(); l-- > 0;) {
+    Tensor y = l + 1 < gpt.blocks.size() ? acts.blocks[l + 1].x : acts.last;
+    if (acts.keep == Keep::inputs) block_forward(ctx, gpt.blocks[l], pass, acts.blocks[l], y);
+    block_backward(ctx, gpt.blocks[l], pass, acts.blocks[l], dx);
+    done(static_cast<int64_t>(l) + 1);
+  }
+  ops::embedding_backward(ctx, {.dtokens = gpt.tokens->grad,
+                                .dpositions = grad_of(gpt.positions),
+                                .dy = dx,
+                                .ids = ids,
+                                .T = pass.T});
+  done(0);
+}
+
+}  // namespace keen

@@ -1,0 +1,41 @@
+// The two layers that blocks and the head are built of: a normalization of either kind, and a dense layer.
+#pragma once
+
+#include "model/config.h"
+#include "model/params.h"
+
+namespace keen {
+
+struct Norm {
+  NormKind kind = NormKind::rmsnorm;
+  double eps = 0;
+  Param* weight = nullptr;  // (C)
+  Param* bias = nullptr;    // (C)  layernorm with biases only
+};
+
+struct NormStats {
+  Tensor mean;  // (N)  layernorm only
+  Tensor rstd;  // (N)
+};
+
+Norm make_norm(Params& params, const ModelConfig& config, const std::string& name, int64_t bucket);
+NormStats take_norm_stats(const Norm& norm, int64_t N, DType dtype, Arena& arena);
+// y = norm(x), (N, C); overwrites y and the statistics.
+void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& stats, ConstTensor x);
+// dx = gradient of x, overwritten, may alias dy; adds to the gradients of weight and bias.
+void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& stats, ConstTensor dy, ConstTensor x);
+
+struct Dense {
+  Param* weight = nullptr;  // (O, I)
+  Param* bias = nullptr;    // (O)
+};
+
+// Weights start normal with this standard deviation, biases at zero.
+Dense make_dense(Params& params, const ModelConfig& config, const std::string& name, int64_t O, int64_t I,
+                 double stddev, int64_t bucket);
+// y (N, O) = x (N, I) weight^T + bias.
+void dense_forward(Context& ctx, const Dense& dense, Tensor y, ConstTensor x);
+// dx (N, I) is overwritten and may not alias dy; adds to the gradients of weight and bias.
+void dense_backward(Context& ctx, const Dense& dense, Tensor dx, ConstTensor dy, ConstTensor x);
+
+}  // namespace keen
