@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,11 +31,30 @@ class MappedFile {
   std::filesystem::path path_;
 };
 
-// The content of a small file. Raises `exit` naming the path.
+// The content of a small file (or of a pipe). Raises `exit` naming the path.
 std::string read_file(const std::filesystem::path& path, Exit exit);
 
+// XXH3, 64 bits (Yann Collet's xxHash 0.8), of bytes that come in pieces.
+class Hash {
+ public:
+  Hash();
+  ~Hash();
+  Hash(const Hash&) = delete;
+  void update(std::span<const std::byte> bytes);
+  std::string digits() const;  // 16 hexadecimal digits, of everything so far
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// The same, of bytes that are all there.
+std::string hash_of(std::span<const std::byte> bytes);
+std::string hash_of(std::string_view text);
+
 // Writes one file from its beginning. Every failure raises Exit::storage with the path, the bytes that this write
-// needed and the bytes free on that file system. Not closing counts as failing: the destructor closes quietly.
+// needed and the bytes free on that file system. Interrupted and short writes are continued. Not closing counts as
+// failing: the destructor closes quietly.
 class FileWriter {
  public:
   explicit FileWriter(const std::filesystem::path& path);
@@ -46,22 +66,48 @@ class FileWriter {
   void sync();   // fsync
   void close();  // fsync and close
   int64_t bytes_written() const { return bytes_written_; }
+  std::string hash() const { return hash_.digits(); }  // of the bytes as they were handed in
 
  private:
   std::filesystem::path path_;
   int descriptor_ = -1;
   int64_t bytes_written_ = 0;
+  Hash hash_;
+};
+
+// Appends records to a file that it creates where missing, each by one write(). A record that could not be written
+// as a whole is taken back, so that the file always ends with a whole record; errors raise Exit::storage as above.
+class FileAppender {
+ public:
+  explicit FileAppender(const std::filesystem::path& path);
+  FileAppender(const FileAppender&) = delete;
+  ~FileAppender();
+
+  void append(std::string_view record);
+  void sync();  // fsync
+  // Cuts off what follows the last newline: the torn record of a killed process. Returns the bytes cut.
+  int64_t cut_torn_line();
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
 };
 
 // Replaces `path` by `content` as a whole: written beside it under a name that starts with a dot, synced, renamed,
-// and the directory synced. A reader sees the old content or the new.
+// and the directory synced. A reader sees the old content or the new. Raises Exit::storage.
 void replace_file(const std::filesystem::path& path, std::string_view content);
 
+// The steps of a safe replacement. All raise Exit::storage naming the path.
+void create_directories(const std::filesystem::path& directory);
+void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
+// Exchanges two names at once where the file system can; else in three renames.
+void exchange_paths(const std::filesystem::path& a, const std::filesystem::path& b);
+// Removes one file or one empty directory; a name that is not there is no error.
+void remove_path(const std::filesystem::path& path);
 // fsync of a directory, so that renames and new names in it survive a power cut.
 void sync_directory(const std::filesystem::path& directory);
 
-// XXH3, 64 bits, as 16 hexadecimal digits.
-std::string hash_of(std::span<const std::byte> bytes);
-std::string hash_of(std::string_view text);
+// The bytes that an ordinary user may still write on this file system, or -1 where that is unknown.
+int64_t free_bytes(const std::filesystem::path& path);
 
 }  // namespace keen
