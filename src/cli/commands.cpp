@@ -1,0 +1,74 @@
+#include "cli/commands.h"
+
+#include "core/console.h"
+
+namespace keen {
+
+namespace {
+
+constexpr size_t kNameColumns = 28;
+
+// Breaks `text` between words so that no line is longer than `width`.
+std::string wrapped(const std::string& text, size_t width) {
+  std::string out;
+  size_t column = 0;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find_first_of(" \n", at), text.size());
+    if (column > 0 && column + 1 + (end - at) > width) {
+      out += '\n';
+      column = 0;
+    } else if (column > 0) {
+      out += ' ';
+      ++column;
+    }
+    out.append(text, at, end - at);
+    column += end - at;
+    if (end < text.size() && text[end] == '\n') {
+      out += '\n';
+      column = 0;
+    }
+    at = end + 1;
+  }
+  return out;
+}
+
+class WrappingFormatter final : public CLI::Formatter {
+ public:
+  WrappingFormatter() {
+    column_width(kNameColumns);
+    label("Positionals", "Arguments");
+    label("REQUIRED", "");
+  }
+
+  std::string make_description(const CLI::App* app) const override {
+    return wrapped(app->get_description(), kConsoleWidth) + "\n\n";
+  }
+  std::string make_option_desc(const CLI::Option* option) const override {
+    return wrapped(option->get_description(), kConsoleWidth - kNameColumns);
+  }
+  // The number of values is told by the usage line and the description.
+  std::string make_option_opts(const CLI::Option* option) const override {
+    std::string text;
+    if (option->get_type_size() != 0 && !option->get_positional()) text += " " + option->get_type_name();
+    if (!option->get_default_str().empty()) text += " [" + option->get_default_str() + "]";
+    return text;
+  }
+  std::string make_subcommand(const CLI::App* command) const override {
+    std::stringstream out;
+    CLI::detail::format_help(out, command->get_name(),
+                             wrapped(command->get_description(), kConsoleWidth - kNameColumns), kNameColumns);
+    return out.str();
+  }
+};
+
+}  // namespace
+
+std::shared_ptr<CLI::Formatter> help_formatter() { return std::make_shared<WrappingFormatter>(); }
+
+Command::Command(const std::string& description, const std::string& name) : CLI::App(description, name) {
+  formatter(help_formatter());
+  set_help_flag("-h,--help", "Print this help and exit");
+  callback([this] { run(); });
+}
+
+}  // namespace keen

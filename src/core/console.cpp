@@ -1,0 +1,178 @@
+#include "core/console.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+
+namespace keen {
+
+namespace {
+
+bool is_terminal(std::FILE* stream) {
+  const char* term = std::getenv("TERM");
+  return isatty(fileno(stream)) && !(term != nullptr && std::string_view(term) == "dumb");
+}
+
+// Three significant digits of a number below 1000 (or, for rounding's sake, just at it), without trailing
+// zeros.
+std::string three_digits(double x) {
+  std::string text = fmt::format("{:.{}f}", x, x >= 99.95 ? 0 : x >= 9.995 ? 1 : 2);
+  if (text.find('.') != std::string::npos) {
+    while (text.back() == '0') text.pop_back();
+    if (text.back() == '.') text.pop_back();
+  }
+  return text;
+}
+
+std::string with_unit(double x, double step, double limit, std::initializer_list<const char*> units) {
+  const char* unit = *units.begin();
+  for (const char* next : units) {
+    unit = next;
+    if (std::abs(x) < limit || next == *(units.end() - 1)) break;
+    x /= step;
+  }
+  return fmt::format("{}{}{}", x < 0 ? "-" : "", three_digits(std::abs(x)), unit);
+}
+
+}  // namespace
+
+std::string short_count(double count) {
+  if (!std::isfinite(count)) return "-";
+  return with_unit(count, 1000, 999.5, {"", "k", "M", "B", "T"});
+}
+
+std::string with_commas(int64_t count) {
+  std::string text = fmt::format("{}", count);
+  const size_t first = count < 0 ? 1 : 0;
+  for (size_t at = text.size(); at > first + 3; at -= 3) text.insert(at - 3, 1, ',');
+  return text;
+}
+
+std::string short_bytes(int64_t bytes) {
+  if (bytes == 1) return "1 byte";
+  return with_unit(static_cast<double>(bytes), 1024, 1000, {" bytes", " KiB", " MiB", " GiB", " TiB"});
+}
+
+std::string duration(double seconds) {
+  if (!std::isfinite(seconds) || seconds < 0) return "-";
+  if (seconds < 9.95) return fmt::format("{:.1f} s", seconds);
+  if (seconds < 59.5) return fmt::format("{:.0f} s", seconds);
+  if (seconds > 1e9) return "> 30 years";
+  const auto s = static_cast<int64_t>(std::llround(seconds));
+  if (s < 3600) return fmt::format("{} min {:02} s", s / 60, s % 60);
+  if (s < 86400) return fmt::format("{} h {:02} min", s / 3600, s % 3600 / 60);
+  return fmt::format("{} d {:02} h", s / 86400, s % 86400 / 3600);
+}
+
+bool colour_wanted(std::FILE* stream) {
+  const char* no_color = std::getenv("NO_COLOR");
+  return is_terminal(stream) && (no_color == nullptr || *no_color == '\0');
+}
+
+std::string styled(std::string_view text, Style style, bool colour) {
+  constexpr std::array codes = {"0", "1", "2", "1;31", "32", "33"};
+  if (!colour || style == Style::plain) return std::string(text);
+  return fmt::format("\033[{}m{}\033[0m", codes[static_cast<size_t>(style)], text);
+}
+
+void write_out(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+void write_err(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); }
+
+size_t display_width(std::string_view text) {
+  size_t width = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\033') {
+      while (i < text.size() && text[i] != 'm') ++i;
+    } else if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80) {
+      ++width;
+    }
+  }
+  return width;
+}
+
+std::string shortened(std::string_view text, size_t width) {
+  if (display_width(text) <= width) return std::string(text);
+  size_t end = 0;
+  for (size_t columns = 0; end < text.size(); ++end)
+    if ((static_cast<unsigned char>(text[end]) & 0xC0) != 0x80 && ++columns >= width) break;
+  return std::string(text.substr(0, end)) + "…";
+}
+
+std::string Table::str(size_t indent, bool colour) const {
+  std::vector<size_t> widths;
+  const auto measure = [&](const std::vector<std::string>& row) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], display_width(row[i]));
+  };
+  measure(header_);
+  for (const auto& row : rows_) measure(row);
+
+  std::string out;
+  const auto print = [&](const std::vector<std::string>& row, Style style) {
+    std::string line(indent, ' ');
+    for (size_t i = 0; i < row.size(); ++i) {
+      const std::string padding(widths[i] - display_width(row[i]), ' ');
+      const bool left = i == 0 || std::find(left_.begin(), left_.end(), i) != left_.end();
+      const std::string cell = styled(row[i], style, colour);
+      if (i > 0) line += "  ";
+      line += left ? cell + padding : padding + cell;
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  };
+  if (!header_.empty()) print(header_, Style::bold);
+  for (const auto& row : rows_) print(row, Style::plain);
+  return out;
+}
+
+Progress::Progress(std::string what, int64_t total, std::string unit)
+    : what_(std::move(what)),
+      unit_(std::move(unit)),
+      total_(total),
+      live_(is_terminal(stderr)),
+      colour_(colour_wanted(stderr)) {}
+
+Progress::~Progress() {
+  if (drawn_ && !finished_) write_err("\r\033[K");
+}
+
+std::string Progress::line(double elapsed_s) const {
+  const std::string count = short_count(static_cast<double>(done_));
+  if (total_ <= 0) return fmt::format("{}: {} {} in {}", what_, count, unit_, duration(elapsed_s));
+  const double share = static_cast<double>(done_) / static_cast<double>(total_);
+  const double left_s = done_ > 0 ? elapsed_s * (1 - share) / share : -1;
+  return fmt::format("{}: {:3.0f} %  {} of {} {}, {} left", what_, 100 * share, count,
+                     short_count(static_cast<double>(total_)), unit_, duration(left_s));
+}
+
+void Progress::update(int64_t done) {
+  done_ = done;
+  const auto now = Clock::now();
+  const double since_last_s = std::chrono::duration<double>(now - last_).count();
+  const double elapsed_s = std::chrono::duration<double>(now - start_).count();
+  if (live_) {
+    if (since_last_s < 0.1) return;
+    last_ = now;
+    drawn_ = true;
+    write_err("\r\033[K" + styled(shortened(line(elapsed_s), kConsoleWidth - 1), Style::dim, colour_));
+    return;
+  }
+  const bool tenth = total_ <= 0 || done >= total_ / 10 * next_tenth_;
+  if (since_last_s < 5 || !tenth || done == total_) return;
+  last_ = now;
+  if (total_ > 0) next_tenth_ = done * 10 / total_ + 1;
+  write_err(line(elapsed_s) + "\n");
+}
+
+void Progress::finish() {
+  const double elapsed_s = std::chrono::duration<double>(Clock::now() - start_).count();
+  finished_ = true;
+  write_err(fmt::format("{}{}: {} {} in {}\n", drawn_ ? "\r\033[K" : "", what_,
+                        short_count(static_cast<double>(done_)), unit_, duration(elapsed_s)));
+}
+
+}  // namespace keen

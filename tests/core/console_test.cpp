@@ -1,0 +1,78 @@
+#include "core/console.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+namespace keen {
+namespace {
+
+TEST(Console, CountsHaveThreeDigits) {
+  EXPECT_EQ(short_count(0), "0");
+  EXPECT_EQ(short_count(950), "950");
+  EXPECT_EQ(short_count(1500), "1.5k");
+  EXPECT_EQ(short_count(999499), "999k");
+  EXPECT_EQ(short_count(999600), "1M");
+  EXPECT_EQ(short_count(162148608), "162M");
+  EXPECT_EQ(short_count(2.1e9), "2.1B");
+  EXPECT_EQ(short_count(5e15), "5000T");
+  EXPECT_EQ(short_count(-1500), "-1.5k");
+  EXPECT_EQ(short_count(std::numeric_limits<double>::quiet_NaN()), "-");
+}
+
+TEST(Console, CommasFallEveryThreeDigits) {
+  EXPECT_EQ(with_commas(0), "0");
+  EXPECT_EQ(with_commas(999), "999");
+  EXPECT_EQ(with_commas(1000), "1,000");
+  EXPECT_EQ(with_commas(-1234567), "-1,234,567");
+  EXPECT_EQ(with_commas(-100), "-100");
+}
+
+TEST(Console, BytesUseBinaryUnits) {
+  EXPECT_EQ(short_bytes(1), "1 byte");
+  EXPECT_EQ(short_bytes(512), "512 bytes");
+  EXPECT_EQ(short_bytes(1536), "1.5 KiB");
+  EXPECT_EQ(short_bytes(int64_t{5} << 40), "5 TiB");
+}
+
+TEST(Console, DurationsHaveTwoUnits) {
+  EXPECT_EQ(duration(0.3), "0.3 s");
+  EXPECT_EQ(duration(42), "42 s");
+  EXPECT_EQ(duration(59.6), "1 min 00 s");
+  EXPECT_EQ(duration(185), "3 min 05 s");
+  EXPECT_EQ(duration(3599.7), "1 h 00 min");
+  EXPECT_EQ(duration(8040), "2 h 14 min");
+  EXPECT_EQ(duration(3 * 86400 + 4 * 3600), "3 d 04 h");
+  EXPECT_EQ(duration(-1), "-");
+  EXPECT_EQ(duration(std::numeric_limits<double>::infinity()), "-");
+}
+
+TEST(Console, WidthCountsWhatIsSeen) {
+  EXPECT_EQ(display_width("naïve"), 5u);
+  EXPECT_EQ(display_width(styled("red", Style::red, true)), 3u);
+  EXPECT_EQ(styled("red", Style::red, false), "red");
+  EXPECT_EQ(shortened("a long name", 6), "a lon…");
+  EXPECT_EQ(shortened("ééééé", 3), "éé…");
+  EXPECT_EQ(shortened("short", 5), "short");
+}
+
+TEST(Console, TablesAlignNumbersToTheRight) {
+  Table table({"run", "steps", "kind"});
+  table.left_aligned(2);
+  table.add({"softmax", "5", "a"});
+  table.add({"é", "1,000", "long"});
+  EXPECT_EQ(table.str(1),
+            " run      steps  kind\n"
+            " softmax      5  a\n"
+            " é        1,000  long\n");
+}
+
+TEST(Console, ShortRowsOfATableAreComplete) {
+  Table table;
+  table.add({"a"});
+  table.add({"b", "1"});
+  EXPECT_EQ(table.str(), "a\nb  1\n");
+}
+
+}  // namespace
+}  // namespace keen
