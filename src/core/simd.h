@@ -12,7 +12,9 @@ namespace keen::simd {
 // Relative error below 2e-7 over the normal range. Below -87.33 the result is 0, above 88.72 infinity; NaN stays NaN.
 inline float exp(float x) {
   const float clamped = x < -87.33f ? -87.33f : x > 88.72f ? 88.72f : x;
-  const float n = __builtin_rintf(clamped * 1.44269504f);
+  // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits: no rint, which the baseline lacks.
+  const float shifted = clamped * 1.44269504f + 12582912.0f;
+  const float n = shifted - 12582912.0f;
   // ln 2 in two parts, the first exact in few bits, so that the remainder keeps its low bits.
   const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -22,10 +24,10 @@ inline float exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   const float mantissa = p * r * r + r + 1.0f;
-  // 2^n in two factors: n may be 128, whose power alone is no float.
-  const int32_t half = static_cast<int32_t>(n) >> 1, rest = static_cast<int32_t>(n) - half;
-  const float power = std::bit_cast<float>((half + 127) << 23) * std::bit_cast<float>((rest + 127) << 23);
-  const float y = mantissa * power;
+  // 2^n in two factors, multiplied one after the other: n may be 128, and 2^128 is no float.
+  const int32_t power = std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(12582912.0f);
+  const int32_t half = power >> 1, rest = power - half;
+  const float y = mantissa * std::bit_cast<float>((half + 127) << 23) * std::bit_cast<float>((rest + 127) << 23);
   return x < -87.33f ? 0.0f : x > 88.72f ? std::numeric_limits<float>::infinity() : y;
 }
 inline double exp(double x) { return std::exp(x); }

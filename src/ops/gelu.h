@@ -12,4 +12,8 @@ void gelu(Context& ctx, Tensor y, ConstTensor x);
 // dx is overwritten and may alias dy or x.
 void gelu_backward(Context& ctx, Tensor dx, ConstTensor dy, ConstTensor x);
 
+// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda.
+template <Device> void gelu_on(Context& ctx, Tensor y, ConstTensor x);
+template <Device> void gelu_backward_on(Context& ctx, Tensor dx, ConstTensor dy, ConstTensor x);
+
 }  // namespace keen::ops

@@ -13,6 +13,7 @@ struct LayerNorm {
   ConstTensor bias;   // (C)     wide; optional
   double eps;
 };
+// Raises on other shapes or types.
 void layernorm(Context& ctx, const LayerNorm& args);
 
 struct LayerNormBackward {
@@ -25,6 +26,14 @@ struct LayerNormBackward {
   ConstTensor mean;  // (N)
   ConstTensor rstd;  // (N)
 };
+// With z = (x - mean) rstd: dx = rstd (dy w - mean(dy w) - z mean(dy w z)), dw += sum over rows of dy z, dbias += sum
+// over rows of dy: in chunks of rows that are added in order (ops/column_sums.h), so the bits do not depend on the
+// number of threads. Scratch: their partial sums.
 void layernorm_backward(Context& ctx, const LayerNormBackward& args);
+
+// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch, (chunks, C or 2C) wide: dw, then
+// dbias if it is wanted.
+template <Device> void layernorm_on(Context& ctx, const LayerNorm& args);
+template <Device> void layernorm_backward_on(Context& ctx, const LayerNormBackward& args, Tensor partial);
 
 }  // namespace keen::ops

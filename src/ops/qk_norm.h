@@ -16,6 +16,7 @@ struct QkNorm {
   HeadLayout layout;
   double eps;
 };
+// y = x * rstd * weight per head, as rmsnorm. No aliasing; other shapes or types raise.
 void qk_norm(Context& ctx, const QkNorm& args);
 
 struct QkNormBackward {
@@ -29,6 +30,13 @@ struct QkNormBackward {
   ConstTensor k_weight;  // (D)
   HeadLayout layout;
 };
+// The weights' gradients are summed over rows and heads in chunks of rows that are added in order (ops/column_sums.h), so
+// the bits do not depend on the number of threads. Scratch: their partial sums.
 void qk_norm_backward(Context& ctx, const QkNormBackward& args);
+
+// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch, (chunks, 2D) wide: the gradient of
+// q_weight, then that of k_weight.
+template <Device> void qk_norm_on(Context& ctx, const QkNorm& args);
+template <Device> void qk_norm_backward_on(Context& ctx, const QkNormBackward& args, Tensor partial);
 
 }  // namespace keen::ops

@@ -10,16 +10,18 @@
 namespace keen::ops {
 
 struct RotateAndScale {
-  Tensor qk;             // (N, (H+K)D)  overwritten: q' then k'; rounded once to its type
+  Tensor qk;             // (N, (H+K)D)  overwritten: q' then k'; rounded once to its type. May be the same tensor as x
   ConstTensor x;         // (N, W)       W >= (H+K)D; the first (H+K)D columns are the query heads, then the key heads
   ConstTensor rotation;  // (P, R, 2)    wide; cos and sin per position and pair; R <= D/2 pairs are rotated, the
                          //              others stay as they are (p-RoPE). Absent: no RoPE
-  ConstTensor log_n;     // (P)          wide; ln 1, ln 2, ..., ln P
-  ConstTensor s, b;      // (H)          wide; s absent: c = 1. b absent: 0
+  ConstTensor log_n;     // (P)          wide; ln 1, ln 2, ..., ln P. Read only with s
+  ConstTensor s, b;      // (H)          wide; s absent: c = 1, and b is absent too. b absent: 0
   HeadLayout layout;
   int64_t T;                   // tokens a sequence in x
   int64_t first_position = 0;  // tokens of the same sequence that came before (KV cache)
 };
+// Row i of a sequence stands at position first_position + i and sees n = first_position + i + 1 keys. Raises on other
+// shapes or types, and when first_position + T > P.
 void rotate_and_scale(Context& ctx, const RotateAndScale& args);
 
 struct RotateAndScaleBackward {
@@ -34,10 +36,16 @@ struct RotateAndScaleBackward {
   HeadLayout layout;
   int64_t T;
 };
+// dq = c g. The sums for ds and db are taken in chunks of rows that are added in order (ops/column_sums.h). Scratch: their
+// partial sums. ds and db need s.
 void rotate_and_scale_backward(Context& ctx, const RotateAndScaleBackward& args);
 
+// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch, (chunks, 2H) wide: ds, then db.
+template <Device> void rotate_and_scale_on(Context& ctx, const RotateAndScale& args);
+template <Device> void rotate_and_scale_backward_on(Context& ctx, const RotateAndScaleBackward& args, Tensor partial);
+
 // Writes the tables on the host: rotation (P, R, 2) with angle(p, i) = p theta^(-2i/D), and log_n (P), both computed
-// in double and rounded to the tensor's type.
+// in double and rounded to the tensor's type. The tensors lie in host memory.
 void fill_rotation(Tensor rotation, double theta, int64_t D);
 void fill_log_n(Tensor log_n);
 

@@ -1,0 +1,65 @@
+#include "ops/rmsnorm.h"
+
+#include "ops/column_sums.h"
+#include "ops/rmsnorm_row.h"
+
+namespace keen::ops {
+
+namespace {
+constexpr int64_t kGrain = 1 << 14;  // elements worth a thread of their own
+}
+
+void rmsnorm(Context& ctx, Tensor y, Tensor rstd, ConstTensor x, ConstTensor w, double eps) {
+  const auto [N, C] = dims<2>(x);
+  expect(y, x.shape, x.dtype, "rmsnorm: y (N, C)");
+  expect(rstd, {N}, wide(x.dtype), "rmsnorm: rstd (N)");
+  expect(w, {C}, wide(x.dtype), "rmsnorm: w (C)");
+  on_device(ctx, [&]<Device D>() { rmsnorm_on<D>(ctx, y, rstd, x, w, eps); });
+}
+
+void rmsnorm_backward(Context& ctx, const RmsNormBackward& args) {
+  const auto [N, C] = dims<2>(args.x);
+  const DType dtype = args.x.dtype;
+  expect(args.dx, args.x.shape, dtype, "rmsnorm_backward: dx (N, C)");
+  expect(args.dy, args.x.shape, dtype, "rmsnorm_backward: dy (N, C)");
+  expect(args.dw, {C}, wide(dtype), "rmsnorm_backward: dw (C)");
+  expect(args.w, {C}, wide(dtype), "rmsnorm_backward: w (C)");
+  expect(args.rstd, {N}, wide(dtype), "rmsnorm_backward: rstd (N)");
+  ScratchScope scope(ctx);
+  const Tensor partial = take_partial_sums(ctx, N, C, wide(dtype));
+  on_device(ctx, [&]<Device D>() { rmsnorm_backward_on<D>(ctx, args, partial); });
+}
+
+template <>
+void rmsnorm_on<Device::cpu>(Context&, Tensor y, Tensor rstd, ConstTensor x, ConstTensor w, double eps) {
+  with_float_type(x.dtype, [&]<class T>() {
+    using W = Wide<T>;
+    const int64_t C = x.shape[1];
+    T* py = y.as<T>();
+    W* prstd = rstd.as<W>();
+    const T* px = x.as<T>();
+    const W* pw = w.as<W>();
+    parallel_for(x.shape[0], kGrain / std::max<int64_t>(C, 1) + 1, [=](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row)
+        prstd[row] = rmsnorm_row<T>(py + row * C, px + row * C, pw, C, W(eps));
+    });
+  });
+}
+
+template <> void rmsnorm_backward_on<Device::cpu>(Context&, const RmsNormBackward& args, Tensor partial) {
+  with_float_type(args.x.dtype, [&]<class T>() {
+    using W = Wide<T>;
+    const auto [N, width] = dims<2>(args.x);
+    const int64_t C = width;
+    T* dx = args.dx.as<T>();
+    const T *dy = args.dy.as<T>(), *x = args.x.as<T>();
+    const W *w = args.w.as<W>(), *rstd = args.rstd.as<W>();
+    sum_rows<W>(partial, N, [=](int64_t begin, int64_t end, W* dw) {
+      for (int64_t row = begin; row < end; ++row)
+        rmsnorm_row_backward<T>(dx + row * C, dw, dy + row * C, x + row * C, w, rstd[row], C);
+    });
+    add_partial_sums<W>(args.dw, partial, 0);
+  });
+}
+
+}  // namespace keen::ops

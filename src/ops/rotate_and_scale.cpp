@@ -1,0 +1,215 @@
+#include "ops/rotate_and_scale.h"
+
+#include <cmath>
+
+#include "ops/column_sums.h"
+
+namespace keen::ops {
+
+namespace {
+
+constexpr int64_t kGrain = 1 << 14;  // elements worth a thread of their own
+
+// The width of a head and how many of its pairs rotate.
+struct Pairs {
+  int64_t D, R;
+  int64_t half() const { return D / 2; }
+};
+
+Pairs pairs_of(const HeadLayout& layout, const ConstTensor& rotation) {
+  return {layout.D, rotation ? rotation.shape[1] : 0};
+}
+
+// y = scale * RoPE(x) for one head, or scale * RoPE^T(x) with direction -1; `turn` holds cos and sin of each rotating
+// pair. y may be x.
+template <class T>
+void rotate_head(T* y, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale, Wide<T> direction) {
+  using W = Wide<T>;
+  const int64_t half = pairs.half();
+#pragma omp simd
+  for (int64_t i = 0; i < pairs.R; ++i) {
+    const W a = W(x[i]), b = W(x[i + half]), cosine = turn[2 * i], sine = direction * turn[2 * i + 1];
+    y[i] = T(scale * (a * cosine - b * sine));
+    y[i + half] = T(scale * (a * sine + b * cosine));
+  }
+#pragma omp simd
+  for (int64_t i = pairs.R; i < half; ++i) y[i] = T(scale * W(x[i]));
+#pragma omp simd
+  for (int64_t i = half + pairs.R; i < pairs.D; ++i) y[i] = T(scale * W(x[i]));
+}
+
+// In place, d = scale * g with g = RoPE^T d for one head. Returns <g, x>, g not yet rounded: what ds and db sum up.
+template <class T>
+Wide<T> rotate_head_back(T* d, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale) {
+  using W = Wide<T>;
+  const int64_t half = pairs.half();
+  W product = 0;
+#pragma omp simd reduction(+ : product)
+  for (int64_t i = 0; i < pairs.R; ++i) {
+    const W a = W(d[i]), b = W(d[i + half]), cosine = turn[2 * i], sine = turn[2 * i + 1];
+    const W ga = a * cosine + b * sine, gb = b * cosine - a * sine;
+    product += ga * W(x[i]) + gb * W(x[i + half]);
+    d[i] = T(scale * ga);
+    d[i + half] = T(scale * gb);
+  }
+#pragma omp simd reduction(+ : product)
+  for (int64_t i = pairs.R; i < half; ++i) {
+    product += W(d[i]) * W(x[i]);
+    d[i] = T(scale * W(d[i]));
+  }
+#pragma omp simd reduction(+ : product)
+  for (int64_t i = half + pairs.R; i < pairs.D; ++i) {
+    product += W(d[i]) * W(x[i]);
+    d[i] = T(scale * W(d[i]));
+  }
+  return product;
+}
+
+// c(h, n) = s_h ln n + b_h.
+template <class W> struct RowScale {
+  const W *s, *b;  // null: absent
+  W operator()(int64_t h, W log_n) const { return s == nullptr ? W(1) : s[h] * log_n + (b == nullptr ? W(0) : b[h]); }
+};
+
+template <class W> RowScale<W> row_scale(const ConstTensor& s, const ConstTensor& b) {
+  return {s ? s.as<W>() : nullptr, b ? b.as<W>() : nullptr};
+}
+
+// What both directions require of x, the tables, s and b. `positions` is first_position + T.
+void check_inputs(const ConstTensor& x, const ConstTensor& rotation, const ConstTensor& log_n, const ConstTensor& s,
+                  const ConstTensor& b, const HeadLayout& layout, int64_t T, int64_t positions) {
+  const auto [N, columns] = dims<2>(x);
+  const DType vectors = wide(x.dtype);
+  check(layout.H > 0 && layout.K > 0 && layout.H % layout.K == 0, "rotate_and_scale: H is a multiple of K");
+  check(columns >= layout.qk_columns(), "rotate_and_scale: x (N, W) with W >= (H+K)D");
+  check(T > 0 && N % T == 0, "rotate_and_scale: x holds whole sequences of T tokens");
+  if (rotation) {
+    const auto [P, R, two] = dims<3>(rotation);
+    expect(rotation, {P, R, 2}, vectors, "rotate_and_scale: rotation (P, R, 2)");
+    check(layout.D % 2 == 0 && R <= layout.D / 2, "rotate_and_scale: at most D/2 pairs of an even D rotate");
+    check(positions <= P, "rotate_and_scale: first_position + T must not exceed the P rows of rotation");
+  }
+  check(s || !b, "rotate_and_scale: b needs s");
+  if (!s) return;
+  expect(s, {layout.H}, vectors, "rotate_and_scale: s (H)");
+  if (b) expect(b, {layout.H}, vectors, "rotate_and_scale: b (H)");
+  expect(log_n, {dims<1>(log_n)[0]}, vectors, "rotate_and_scale: log_n (P)");
+  check(positions <= log_n.shape[0], "rotate_and_scale: first_position + T must not exceed the P numbers of log_n");
+}
+
+}  // namespace
+
+void rotate_and_scale(Context& ctx, const RotateAndScale& args) {
+  check(args.first_position >= 0, "rotate_and_scale: first_position is not negative");
+  check_inputs(args.x, args.rotation, args.log_n, args.s, args.b, args.layout, args.T, args.first_position + args.T);
+  expect(args.qk, {args.x.shape[0], args.layout.qk_columns()}, args.x.dtype, "rotate_and_scale: qk (N, (H+K)D)");
+  check(args.qk.data == nullptr || args.qk.data != args.x.data || args.x.shape == args.qk.shape,
+        "rotate_and_scale: qk may be x only if x is (N, (H+K)D)");
+  on_device(ctx, [&]<Device D>() { rotate_and_scale_on<D>(ctx, args); });
+}
+
+void rotate_and_scale_backward(Context& ctx, const RotateAndScaleBackward& args) {
+  const HeadLayout& layout = args.layout;
+  const auto [N, columns] = dims<2>(args.dqkv);
+  check_inputs(args.x, args.rotation, args.log_n, args.s, args.b, layout, args.T, args.T);
+  check(columns >= layout.qk_columns(), "rotate_and_scale_backward: dqkv (N, W) with W >= (H+K)D");
+  expect(args.dqkv, {args.x.shape[0], columns}, args.x.dtype, "rotate_and_scale_backward: dqkv (N, W)");
+  check(args.s || !(args.ds || args.db), "rotate_and_scale_backward: ds and db need s");
+  if (args.ds) expect(args.ds, {layout.H}, wide(args.x.dtype), "rotate_and_scale_backward: ds (H)");
+  if (args.db) expect(args.db, {layout.H}, wide(args.x.dtype), "rotate_and_scale_backward: db (H)");
+  ScratchScope scope(ctx);
+  const Tensor partial = take_partial_sums(ctx, N, 2 * layout.H, wide(args.x.dtype));
+  on_device(ctx, [&]<Device D>() { rotate_and_scale_backward_on<D>(ctx, args, partial); });
+}
+
+template <> void rotate_and_scale_on<Device::cpu>(Context&, const RotateAndScale& args) {
+  with_float_type(args.x.dtype, [&]<class E>() {
+    using W = Wide<E>;
+    const HeadLayout layout = args.layout;
+    const Pairs pairs = pairs_of(layout, args.rotation);
+    const RowScale<W> scale = row_scale<W>(args.s, args.b);
+    const int64_t stride = args.x.shape[1], T = args.T, T_k = args.first_position + args.T;
+    E* qk = args.qk.as<E>();
+    const E* x = args.x.as<E>();
+    const W* rotation = args.rotation ? args.rotation.as<W>() : nullptr;
+    const W* log_n = args.s ? args.log_n.as<W>() : nullptr;
+    parallel_for(args.x.shape[0], kGrain / layout.qk_columns() + 1, [=](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t n = visible_keys(row % T, T, T_k);
+        const W* turn = rotation + (n - 1) * pairs.R * 2;
+        const W ln = log_n == nullptr ? W(0) : log_n[n - 1];
+        E* to = qk + row * layout.qk_columns();
+        const E* from = x + row * stride;
+        for (int64_t h = 0; h < layout.H + layout.K; ++h)
+          rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, h < layout.H ? scale(h, ln) : W(1), W(1));
+      }
+    });
+  });
+}
+
+template <>
+void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBackward& args, Tensor partial) {
+  with_float_type(args.x.dtype, [&]<class E>() {
+    using W = Wide<E>;
+    const HeadLayout layout = args.layout;
+    const Pairs pairs = pairs_of(layout, args.rotation);
+    const RowScale<W> scale = row_scale<W>(args.s, args.b);
+    const int64_t stride = args.x.shape[1], d_stride = args.dqkv.shape[1], T = args.T;
+    const bool learned = args.ds || args.db;
+    E* dqkv = args.dqkv.as<E>();
+    const E* x = args.x.as<E>();
+    const W* rotation = args.rotation ? args.rotation.as<W>() : nullptr;
+    const W* log_n = args.s ? args.log_n.as<W>() : nullptr;
+    sum_rows<W>(partial, args.x.shape[0], [=](int64_t begin, int64_t end, W* sums) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t n = visible_keys(row % T, T, T);
+        const W* turn = rotation + (n - 1) * pairs.R * 2;
+        const W ln = log_n == nullptr ? W(0) : log_n[n - 1];
+        E* d = dqkv + row * d_stride;
+        const E* raw = x + row * stride;
+        int64_t h = 0;
+        for (; learned && h < layout.H; ++h) {
+          const W product = rotate_head_back<E>(d + h * pairs.D, raw + h * pairs.D, turn, pairs, scale(h, ln));
+          sums[h] += ln * product;
+          sums[layout.H + h] += product;
+        }
+        for (; h < layout.H + layout.K; ++h) {
+          E* head = d + h * pairs.D;
+          rotate_head<E>(head, head, turn, pairs, h < layout.H ? scale(h, ln) : W(1), W(-1));
+        }
+      }
+    });
+    if (args.ds) add_partial_sums<W>(args.ds, partial, 0);
+    if (args.db) add_partial_sums<W>(args.db, partial, layout.H);
+  });
+}
+
+void fill_rotation(Tensor rotation, double theta, int64_t D) {
+  const auto [P, R, two] = dims<3>(rotation);
+  check(two == 2 && 0 < D && 2 * R <= D, "fill_rotation: rotation (P, R, 2) with R <= D/2");
+  check(rotation.device == Device::cpu, "fill_rotation: rotation lies in host memory");
+  with_float_type(rotation.dtype, [&, pairs = R, positions = P]<class W>() {
+    W* table = rotation.as<W>();
+    parallel_for(positions, 64, [=](int64_t begin, int64_t end) {
+      for (int64_t i = 0; i < pairs; ++i) {
+        const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(D));
+        for (int64_t p = begin; p < end; ++p) {
+          const double angle = static_cast<double>(p) * frequency;
+          table[(p * pairs + i) * 2] = W(static_cast<Wide<W>>(std::cos(angle)));
+          table[(p * pairs + i) * 2 + 1] = W(static_cast<Wide<W>>(std::sin(angle)));
+        }
+      }
+    });
+  });
+}
+
+void fill_log_n(Tensor log_n) {
+  check(log_n.device == Device::cpu, "fill_log_n: log_n lies in host memory");
+  with_float_type(log_n.dtype, [&]<class W>() {
+    W* table = log_n.as<W>();
+    for (int64_t i = 0; i < dims<1>(log_n)[0]; ++i)
+      table[i] = W(static_cast<Wide<W>>(std::log(static_cast<double>(i + 1))));
+  });
+}
+
+}  // namespace keen::ops
