@@ -5,8 +5,8 @@
 
 namespace keen::ops {
 
-// x (N, I), w (O, I), y (N, O) of one type; y may also be of the wide type (float32 for bf16 operands), as logits
-// are. bias (O) of the wide type, optional. y is overwritten and may alias nothing.
+// x (N, I), w (O, I), y (N, O) of one type; y may also be of the wide type (float32 for bf16 operands), as
+// logits are. bias (O) of the wide type, optional. y is overwritten and may alias nothing.
 void linear(Context& ctx, Tensor y, ConstTensor x, ConstTensor w, ConstTensor bias = {});
 
 struct LinearBackward {
@@ -15,8 +15,14 @@ struct LinearBackward {
   Tensor dbias;    // (O)     wide; added to: column sums of dy; optional
   ConstTensor dy;  // (N, O)
   ConstTensor x;   // (N, I)
-  ConstTensor w;   // (O, I)
+  ConstTensor w;   // (O, I)  used for dx alone
 };
 void linear_backward(Context& ctx, const LinearBackward& args);
+
+// The body of the bias gradient; linear.cpp defines Device::cpu, the .cu Device::cuda. `partial` (chunks of
+// rows, O) is scratch: sums over kBiasChunkRows rows each, which are then added in order.
+constexpr int64_t kBiasChunkRows = 256;
+template <Device>
+void add_column_sums_on(Context& ctx, Tensor sums, ConstTensor x, Tensor partial);
 
 }  // namespace keen::ops

@@ -1,0 +1,147 @@
+#include "ops/adamw.h"
+
+#include <cmath>
+
+#include "core/parallel.h"
+
+namespace keen::ops {
+
+namespace {
+
+constexpr int64_t kGrain = 1 << 14;  // elements worth a thread of their own
+
+void check_segments(std::span<const Segment> segments, int64_t count) {
+  int64_t end = 0;
+  for (const Segment& segment : segments) {
+    check(segment.begin >= end && segment.end >= segment.begin && segment.end <= count,
+          "segments must ascend inside the array and not overlap");
+    check(!segment.learned || segment.updates >= 1, "segments: updates must be at least 1");
+    end = segment.end;
+  }
+}
+
+int64_t chunks_of(const Segment& segment) {
+  return segment.learned ? (segment.end - segment.begin + kSumChunk - 1) / kSumChunk : 0;
+}
+
+// The numbers of a segment that its elements share, computed in double and rounded once.
+template <class W>
+struct Coefficients {
+  W grad_scale, beta1, beta2, new1, new2, step, correction2, eps, decay;
+
+  Coefficients(const AdamW& args, const Segment& segment)
+      : grad_scale(static_cast<W>(args.grad_scale)),
+        beta1(static_cast<W>(args.beta1)),
+        beta2(static_cast<W>(args.beta2)),
+        new1(static_cast<W>(1 - args.beta1)),
+        new2(static_cast<W>(1 - args.beta2)),
+        step(static_cast<W>(args.lr / (1 - std::pow(args.beta1, static_cast<double>(segment.updates))))),
+        correction2(static_cast<W>(1 / (1 - std::pow(args.beta2, static_cast<double>(segment.updates))))),
+        eps(static_cast<W>(args.eps)),
+        decay(static_cast<W>(args.lr * segment.weight_decay)) {}
+};
+
+template <class W, bool kRounded>
+inline void update(const Coefficients<W>& k, W* __restrict value, bf16* __restrict rounded, W* __restrict m,
+                   W* __restrict v, const W* __restrict grad, int64_t begin, int64_t end) {
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) {
+    const W g = k.grad_scale * grad[i];
+    const W mean = k.beta1 * m[i] + k.new1 * g;
+    const W square = k.beta2 * v[i] + k.new2 * g * g;
+    const W root = std::sqrt(square * k.correction2) + k.eps;
+    const W next = value[i] - (k.step * mean / root + k.decay * value[i]);
+    m[i] = mean;
+    v[i] = square;
+    value[i] = next;
+    if constexpr (kRounded) rounded[i] = bf16(static_cast<float>(next));
+  }
+}
+
+}  // namespace
+
+void adamw(Context& ctx, const AdamW& args) {
+  const DType type = args.value.dtype;
+  check(type == DType::f32 || type == DType::f64, "adamw: value must be float32 or float64");
+  check(args.value.shape.rank == 1, "adamw: value must be a flat array");
+  expect(args.m, args.value.shape, type, "adamw: m (n)");
+  expect(args.v, args.value.shape, type, "adamw: v (n)");
+  expect(args.grad, args.value.shape, type, "adamw: grad (n)");
+  if (args.rounded) expect(args.rounded, args.value.shape, DType::bf16, "adamw: rounded (n)");
+  check_segments(args.segments, args.value.count());
+  on_device(ctx, [&]<Device D>() { adamw_on<D>(ctx, args); });
+}
+
+void sum_of_squares(Context& ctx, Tensor sums, ConstTensor x, std::span<const Segment> segments) {
+  check(x.dtype == DType::f32 || x.dtype == DType::f64, "sum_of_squares: x must be float32 or float64");
+  check(x.shape.rank == 1, "sum_of_squares: x must be a flat array");
+  expect(sums, {static_cast<int64_t>(segments.size())}, DType::f64, "sum_of_squares: sums (segments)");
+  check_segments(segments, x.count());
+  int64_t chunks = 0;
+  for (const Segment& segment : segments) chunks += chunks_of(segment);
+  ScratchScope scope(ctx);
+  const Tensor partial = ctx.scratch.take({chunks}, DType::f64);
+  on_device(ctx, [&]<Device D>() { sum_of_squares_on<D>(ctx, sums, x, segments, partial); });
+}
+
+// Threads divide the elements, not the segments, so a thousand small tensors and one huge one take as long.
+template <>
+void adamw_on<Device::cpu>(Context&, const AdamW& args) {
+  const auto run = [&]<class W, bool kRounded>() {
+    W *value = args.value.as<W>(), *m = args.m.as<W>(), *v = args.v.as<W>();
+    bf16* rounded = kRounded ? args.rounded.as<bf16>() : nullptr;
+    const W* grad = args.grad.as<W>();
+    parallel_for(args.value.count(), kGrain, [&](int64_t begin, int64_t end) {
+      for (const Segment& segment : args.segments) {
+        const int64_t from = std::max(begin, segment.begin), to = std::min(end, segment.end);
+        if (!segment.learned || from >= to) continue;
+        update<W, kRounded>(Coefficients<W>(args, segment), value, rounded, m, v, grad, from, to);
+      }
+    });
+  };
+  const auto run_type = [&]<class W>() {
+    if (args.rounded)
+      run.template operator()<W, true>();
+    else
+      run.template operator()<W, false>();
+  };
+  if (args.value.dtype == DType::f64)
+    run_type.operator()<double>();
+  else
+    run_type.operator()<float>();
+}
+
+template <>
+void sum_of_squares_on<Device::cpu>(Context&, Tensor sums, ConstTensor x, std::span<const Segment> segments,
+                                    Tensor partial) {
+  double *parts = partial.as<double>(), *totals = sums.as<double>();
+  const auto run = [&]<class W>() {
+    const W* px = x.as<W>();
+    parallel_for(partial.count(), 1, [&](int64_t begin, int64_t end) {
+      int64_t first = 0;  // number of the first chunk of the segment, counted over all segments
+      for (const Segment& segment : segments) {
+        const int64_t chunks = chunks_of(segment);
+        for (int64_t chunk = std::max(begin, first); chunk < std::min(end, first + chunks); ++chunk) {
+          const int64_t from = segment.begin + (chunk - first) * kSumChunk;
+          const int64_t to = std::min(from + kSumChunk, segment.end);
+          double sum = 0;
+#pragma omp simd reduction(+ : sum)
+          for (int64_t i = from; i < to; ++i) sum += static_cast<double>(px[i]) * static_cast<double>(px[i]);
+          parts[chunk] = sum;
+        }
+        first += chunks;
+      }
+    });
+  };
+  if (x.dtype == DType::f64)
+    run.operator()<double>();
+  else
+    run.operator()<float>();
+  for (const Segment& segment : segments) {
+    *totals = 0;
+    for (int64_t chunk = 0; chunk < chunks_of(segment); ++chunk) *totals += *parts++;
+    ++totals;
+  }
+}
+
+}  // namespace keen::ops

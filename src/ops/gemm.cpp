@@ -1,0 +1,172 @@
+#include "ops/gemm.h"
+
+#include "core/parallel.h"
+#include "ops/elementwise.h"
+#include "ops/gemm_onednn.h"
+
+namespace keen::ops {
+
+namespace {
+
+void check_shapes(const Gemm& g) {
+  const auto [m, n] = dims<2>(g.c);
+  check(g.a.shape.rank == 2, "gemm: a must be a matrix");
+  const int64_t k = g.a.shape[g.transpose_a ? 0 : 1];
+  check(m >= 1 && n >= 1 && k >= 1, "gemm: every size must be at least 1");
+  expect(g.a, g.transpose_a ? Shape{k, m} : Shape{m, k}, g.a.dtype, "gemm: a (M, K)");
+  expect(g.b, g.transpose_b ? Shape{n, k} : Shape{k, n}, g.a.dtype, "gemm: b (K, N)");
+  check(g.a.dtype != DType::i32, "gemm: a must be of a floating type");
+  check(g.c.dtype == g.a.dtype || g.c.dtype == wide(g.a.dtype),
+        "gemm: c must be of a's type or the wide type");
+  check(!g.accumulate || g.c.dtype == wide(g.a.dtype), "gemm: accumulate needs a c of the wide type");
+  check(!g.bias || !g.accumulate, "gemm: bias and accumulate exclude each other");
+  if (g.bias) expect(g.bias, {n}, wide(g.a.dtype), "gemm: bias (N)");
+}
+
+// Rows [begin, end) of a float64 product, some rows and columns at a time: the sums stay in the first-level
+// cache, and k ascends for every element.
+void multiply_rows(const Gemm& g, int64_t begin, int64_t end) {
+  constexpr int64_t kRows = 4, kColumns = 128;
+  const int64_t n = g.c.shape[1], k = g.a.shape[g.transpose_a ? 0 : 1];
+  const int64_t a_row = g.transpose_a ? 1 : k, a_column = g.transpose_a ? g.c.shape[0] : 1;
+  const double *a = g.a.as<double>(), *b = g.b.as<double>(), *bias = g.bias ? g.bias.as<double>() : nullptr;
+  double* c = g.c.as<double>();
+  for (int64_t i0 = begin; i0 < end; i0 += kRows) {
+    const int64_t rows = std::min(kRows, end - i0);
+    for (int64_t j0 = 0; j0 < n; j0 += kColumns) {
+      const int64_t columns = std::min(kColumns, n - j0);
+      double sums[kRows][kColumns] = {};
+      if (g.transpose_b) {
+        for (int64_t i = 0; i < rows; ++i) {
+          for (int64_t j = 0; j < columns; ++j) {
+            const double *x = a + (i0 + i) * a_row, *y = b + (j0 + j) * k;
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t l = 0; l < k; ++l) sum += x[l * a_column] * y[l];
+            sums[i][j] = sum;
+          }
+        }
+      } else {
+        for (int64_t l = 0; l < k; ++l) {
+          for (int64_t i = 0; i < rows; ++i) {
+            const double x = a[(i0 + i) * a_row + l * a_column];
+            const double* y = b + l * n + j0;
+#pragma omp simd
+            for (int64_t j = 0; j < columns; ++j) sums[i][j] += x * y[j];
+          }
+        }
+      }
+      for (int64_t i = 0; i < rows; ++i) {
+        double* row = c + (i0 + i) * n + j0;
+        for (int64_t j = 0; j < columns; ++j)
+          row[j] = sums[i][j] + (g.accumulate ? row[j] : bias ? bias[j0 + j] : 0.0);
+      }
+    }
+  }
+}
+
+typedef uint16_t Lane8 __attribute__((vector_size(16), aligned(2), may_alias));
+
+// An 8 x 8 transpose is three rounds of interleaving the upper with the lower half of the rows.
+inline void transpose_8x8(uint16_t* to, int64_t to_stride, const uint16_t* from, int64_t from_stride) {
+  Lane8 rows[8], next[8];
+  for (int i = 0; i < 8; ++i) rows[i] = *reinterpret_cast<const Lane8*>(from + i * from_stride);
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 4; ++i) {
+      next[2 * i] = __builtin_shufflevector(rows[i], rows[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+      next[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; ++i) rows[i] = next[i];
+  }
+  for (int i = 0; i < 8; ++i) *reinterpret_cast<Lane8*>(to + i * to_stride) = rows[i];
+}
+
+// y (M', K) = columns [first, first + M') of x (K, M), transposed; both bf16.
+void transpose_columns(Tensor y, ConstTensor x, int64_t first) {
+  constexpr int64_t kTile = 32;  // columns, a cache line of x; as many rows
+  const auto [m, k] = dims<2>(y);
+  const int64_t x_stride = x.shape[1], y_stride = k, columns = m;
+  const auto* from = reinterpret_cast<const uint16_t*>(x.as<bf16>()) + first;
+  auto* to = reinterpret_cast<uint16_t*>(y.as<bf16>());
+  parallel_for((columns + kTile - 1) / kTile, 1, [=](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t c_end = std::min((tile + 1) * kTile, columns);
+      for (int64_t r0 = 0; r0 < y_stride; r0 += kTile) {
+        const int64_t r_end = std::min(r0 + kTile, y_stride);
+        for (int64_t c = tile * kTile; c < c_end; c += 8) {
+          for (int64_t r = r0; r < r_end; r += 8) {
+            if (c + 8 <= c_end && r + 8 <= r_end) {
+              transpose_8x8(to + c * y_stride + r, y_stride, from + r * x_stride + c, x_stride);
+              continue;
+            }
+            for (int64_t i = c; i < std::min(c + 8, c_end); ++i)
+              for (int64_t j = r; j < std::min(r + 8, r_end); ++j)
+                to[i * y_stride + j] = from[j * x_stride + i];
+          }
+        }
+      }
+    }
+  });
+}
+
+// A bf16 product on a processor without bf16 arithmetic, where oneDNN would refuse it or emulate every
+// instruction.
+void gemm_as_float32(Context& ctx, const Gemm& g) {
+  ScratchScope scope(ctx);
+  Gemm copy = g;
+  const Tensor a = ctx.scratch.take(g.a.shape, DType::f32), b = ctx.scratch.take(g.b.shape, DType::f32);
+  convert(ctx, a, g.a);
+  convert(ctx, b, g.b);
+  copy.a = a;
+  copy.b = b;
+  if (g.c.dtype == DType::bf16) copy.c = ctx.scratch.take(g.c.shape, DType::f32);
+  gemm(ctx, copy);
+  if (g.c.dtype == DType::bf16) convert(ctx, g.c, copy.c);
+}
+
+// A bf16 product with a transposed a (dw = dy^T x), a panel of rows of c after the other.
+void gemm_in_panels(Context& ctx, const Gemm& g) {
+  constexpr int64_t kPanelRows = 1024;
+  ScratchScope scope(ctx);
+  const auto [k, m] = dims<2>(g.a);
+  const Tensor panel = ctx.scratch.take({std::min(m, kPanelRows), k}, DType::bf16);
+  for (int64_t begin = 0; begin < m; begin += kPanelRows) {
+    const int64_t end = std::min(begin + kPanelRows, m);
+    const Tensor a = panel.rows(0, end - begin);
+    on_device(ctx, [&]<Device D>() {
+      if constexpr (D == Device::cpu) transpose_columns(a, g.a, begin);
+    });
+    Gemm part = g;
+    part.c = g.c.rows(begin, end);
+    part.a = a;
+    part.transpose_a = false;
+    gemm(ctx, part);
+  }
+}
+
+}  // namespace
+
+void gemm(Context& ctx, const Gemm& args) {
+  check_shapes(args);
+  int64_t workspace_bytes = kCudaGemmWorkspaceBytes;
+  if (ctx.device == Device::cpu) {
+    if (args.a.dtype == DType::bf16 && !fast_bf16(Device::cpu)) return gemm_as_float32(ctx, args);
+    if (args.a.dtype == DType::bf16 && args.transpose_a) return gemm_in_panels(ctx, args);
+    workspace_bytes = args.a.dtype == DType::f64 ? 0 : onednn_workspace_bytes(ctx, args);
+  }
+  ScratchScope scope(ctx);
+  const Tensor workspace = ctx.scratch.take({(workspace_bytes + 3) / 4}, DType::i32);
+  on_device(ctx, [&]<Device D>() { gemm_on<D>(ctx, args, workspace); });
+}
+
+bool fast_bf16(Device device) { return device == Device::cuda || onednn_has_bf16(); }
+
+template <>
+void gemm_on<Device::cpu>(Context& ctx, const Gemm& args, Tensor workspace) {
+  if (args.a.dtype != DType::f64) return onednn_gemm(ctx, args, workspace);
+  const int64_t row_cost = args.c.shape[1] * args.a.shape[args.transpose_a ? 0 : 1];
+  parallel_for(args.c.shape[0], std::max<int64_t>(1, (1 << 15) / row_cost),
+               [&](int64_t begin, int64_t end) { multiply_rows(args, begin, end); });
+}
+
+}  // namespace keen::ops
