@@ -2,6 +2,7 @@
 #pragma once
 
 #include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -15,6 +16,14 @@ namespace keen {
 struct bf16 {
   uint16_t bits = 0;
   bf16() = default;
+  bf16(const bf16&) = default;
+  bf16& operator=(const bf16&) = default;
+  // Takes y[i] = bf16(x) by its bits: g++ vectorizes no loop that copies a struct. A template is no copy assignment,
+  // so the type stays trivially copyable.
+  template <std::same_as<bf16> B> bf16& operator=(B&& rounded) {
+    bits = rounded.bits;
+    return *this;
+  }
   explicit bf16(float x) {
     const uint32_t u = std::bit_cast<uint32_t>(x);
     const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
