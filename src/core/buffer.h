@@ -42,6 +42,8 @@ class Arena {
   int64_t mark() const { return top_; }
   void release(int64_t mark) { top_ = mark; }
   int64_t peak() const { return peak_; }
+  // What is allocated, or, before that, what would have to be.
+  int64_t size() const { return buffer_.data() != nullptr ? buffer_.size() : peak_; }
 
   // Allocates what was measured, and starts anew at the bottom.
   void allocate(const char* purpose);
