@@ -244,7 +244,7 @@ void replace_file(const std::filesystem::path& path, std::string_view content) {
   sync_directory(directory_of(path));
 }
 
-void create_directories(const std::filesystem::path& directory) {
+void make_directories(const std::filesystem::path& directory) {
   std::error_code error;
   if (std::filesystem::is_directory(directory, error)) return;
   const auto f = fault::next("mkdir", directory.native());

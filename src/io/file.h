@@ -98,7 +98,7 @@ class FileAppender {
 void replace_file(const std::filesystem::path& path, std::string_view content);
 
 // The steps of a safe replacement. All raise Exit::storage naming the path.
-void create_directories(const std::filesystem::path& directory);
+void make_directories(const std::filesystem::path& directory);
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
 // Exchanges two names at once where the file system can; else in three renames.
 void exchange_paths(const std::filesystem::path& a, const std::filesystem::path& b);

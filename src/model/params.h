@@ -44,7 +44,7 @@ inline Tensor grad_of(const Param* param) { return param == nullptr ? Tensor() :
 // The flat arrays behind all parameters, one behind the other in the order of their creation.
 class Params {
  public:
-  // References stay valid. Names must differ.
+  // References stay valid. Names must differ. Before bind.
   Param& add(std::string name, Shape shape, Init init, bool learned, int64_t bucket);
 
   std::deque<Param>& all() { return list_; }
@@ -54,10 +54,12 @@ class Params {
   int64_t flat_count() const { return flat_count_; }  // with the padding between them
 
   // Takes the flat arrays from the arenas and points every Param at its part. `compute` is the activation type.
-  // Without `training` there are masters and values alone.
+  // Without `training` there are masters and values alone. In the flat arrays every parameter begins at a multiple of
+  // 64 elements; the padding between them stays zero.
   void bind(DType compute, bool training, Arena& weights, Arena& gradients, Arena& moments);
+  // Fills the masters, which must lie in host memory; the same for any order of creation. Then call round_values.
   void initialize(uint64_t seed);
-  // Makes the bf16 copies again after the masters changed from outside (a load).
+  // Makes the bf16 copies again after the masters changed from outside (initialize, a load).
   void round_values(Context& ctx);
 
   Tensor master() const { return master_; }
