@@ -25,8 +25,7 @@ int64_t chunks_of(const Segment& segment) {
 }
 
 // The numbers of a segment that its elements share, computed in double and rounded once.
-template <class W>
-struct Coefficients {
+template <class W> struct Coefficients {
   W grad_scale, beta1, beta2, new1, new2, step, correction2, eps, decay;
 
   Coefficients(const AdamW& args, const Segment& segment)
@@ -85,8 +84,7 @@ void sum_of_squares(Context& ctx, Tensor sums, ConstTensor x, std::span<const Se
 }
 
 // Threads divide the elements, not the segments, so a thousand small tensors and one huge one take as long.
-template <>
-void adamw_on<Device::cpu>(Context&, const AdamW& args) {
+template <> void adamw_on<Device::cpu>(Context&, const AdamW& args) {
   const auto run = [&]<class W, bool kRounded>() {
     W *value = args.value.as<W>(), *m = args.m.as<W>(), *v = args.v.as<W>();
     bf16* rounded = kRounded ? args.rounded.as<bf16>() : nullptr;

@@ -27,8 +27,8 @@ struct AdamW {
   double grad_scale = 1;  // applied to grad first: clipping
 };
 // g = grad_scale grad;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
-// value -= lr (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay value),  t =
-// segment.updates.
+// value -= lr (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay value)
+// with t = segment.updates.
 void adamw(Context& ctx, const AdamW& args);
 
 // sums[i] = sum of x^2 over segment i, in float64 and in a fixed order; segments that are not learned give 0.
@@ -38,8 +38,7 @@ void sum_of_squares(Context& ctx, Tensor sums, ConstTensor x, std::span<const Se
 // The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch: one float64 for every
 // kSumChunk elements of a segment (the last chunk of a segment may be shorter), added in order.
 constexpr int64_t kSumChunk = 1 << 14;
-template <Device>
-void adamw_on(Context& ctx, const AdamW& args);
+template <Device> void adamw_on(Context& ctx, const AdamW& args);
 template <Device>
 void sum_of_squares_on(Context& ctx, Tensor sums, ConstTensor x, std::span<const Segment> segments,
                        Tensor partial);

@@ -7,8 +7,7 @@ namespace keen::ops {
 
 namespace {
 
-template <class W>
-W largest(const W* x, int64_t count) {
+template <class W> W largest(const W* x, int64_t count) {
   W largest = x[0];
 #pragma omp simd reduction(max : largest)
   for (int64_t j = 0; j < count; ++j) largest = x[j] > largest ? x[j] : largest;
@@ -16,8 +15,7 @@ W largest(const W* x, int64_t count) {
 }
 
 // Blocks are added in double: fifty thousand terms in one float would lose digits.
-template <class W>
-double sum_of_exponentials(const W* x, int64_t count, W shift) {
+template <class W> double sum_of_exponentials(const W* x, int64_t count, W shift) {
   constexpr int64_t kBlock = 2048;
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += kBlock) {
@@ -30,8 +28,7 @@ double sum_of_exponentials(const W* x, int64_t count, W shift) {
   return total;
 }
 
-template <class W, class T>
-void cross_entropy_rows(const CrossEntropy& args, T* dlogits) {
+template <class W, class T> void cross_entropy_rows(const CrossEntropy& args, T* dlogits) {
   const auto [rows, columns] = dims<2>(args.logits);
   const int64_t width = columns;
   const W* logits = args.logits.as<W>();
@@ -78,8 +75,7 @@ void cross_entropy(Context& ctx, const CrossEntropy& args) {
   on_device(ctx, [&]<Device D>() { cross_entropy_on<D>(ctx, args); });
 }
 
-template <>
-void cross_entropy_on<Device::cpu>(Context&, const CrossEntropy& args) {
+template <> void cross_entropy_on<Device::cpu>(Context&, const CrossEntropy& args) {
   if (args.logits.dtype == DType::f64)
     cross_entropy_rows<double, double>(args, args.dlogits ? args.dlogits.as<double>() : nullptr);
   else if (args.dlogits && args.dlogits.dtype == DType::bf16)

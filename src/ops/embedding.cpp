@@ -32,8 +32,7 @@ void embedding_backward(Context& ctx, const EmbeddingBackward& args) {
   on_device(ctx, [&]<Device D>() { embedding_backward_on<D>(ctx, args); });
 }
 
-template <>
-void embedding_on<Device::cpu>(Context&, const Embedding& args) {
+template <> void embedding_on<Device::cpu>(Context&, const Embedding& args) {
   with_float_type(args.y.dtype, [&]<class T>() {
     using W = Wide<T>;
     const int64_t width = args.y.shape[1], length = args.T, first = args.first_position;
@@ -58,8 +57,7 @@ void embedding_on<Device::cpu>(Context&, const Embedding& args) {
 
 // Each thread owns a range of columns of both tables and walks over all rows: no two threads write one
 // element, and every element sums its rows in ascending order.
-template <>
-void embedding_backward_on<Device::cpu>(Context&, const EmbeddingBackward& args) {
+template <> void embedding_backward_on<Device::cpu>(Context&, const EmbeddingBackward& args) {
   with_float_type(args.dy.dtype, [&]<class T>() {
     using W = Wide<T>;
     const auto [rows, columns] = dims<2>(args.dy);

@@ -26,9 +26,7 @@ struct EmbeddingBackward {
 void embedding_backward(Context& ctx, const EmbeddingBackward& args);
 
 // The bodies; the .cpp defines Device::cpu, the .cu Device::cuda.
-template <Device>
-void embedding_on(Context& ctx, const Embedding& args);
-template <Device>
-void embedding_backward_on(Context& ctx, const EmbeddingBackward& args);
+template <Device> void embedding_on(Context& ctx, const Embedding& args);
+template <Device> void embedding_backward_on(Context& ctx, const EmbeddingBackward& args);
 
 }  // namespace keen::ops

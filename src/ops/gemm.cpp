@@ -161,8 +161,7 @@ void gemm(Context& ctx, const Gemm& args) {
 
 bool fast_bf16(Device device) { return device == Device::cuda || onednn_has_bf16(); }
 
-template <>
-void gemm_on<Device::cpu>(Context& ctx, const Gemm& args, Tensor workspace) {
+template <> void gemm_on<Device::cpu>(Context& ctx, const Gemm& args, Tensor workspace) {
   if (args.a.dtype != DType::f64) return onednn_gemm(ctx, args, workspace);
   const int64_t row_cost = args.c.shape[1] * args.a.shape[args.transpose_a ? 0 : 1];
   parallel_for(args.c.shape[0], std::max<int64_t>(1, (1 << 15) / row_cost),

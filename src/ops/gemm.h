@@ -30,7 +30,6 @@ constexpr int64_t kCudaGemmWorkspaceBytes = int64_t{32} << 20;
 
 // The body; gemm.cpp defines Device::cpu, the .cu Device::cuda. `workspace` is scratch memory for the
 // library.
-template <Device>
-void gemm_on(Context& ctx, const Gemm& args, Tensor workspace);
+template <Device> void gemm_on(Context& ctx, const Gemm& args, Tensor workspace);
 
 }  // namespace keen::ops

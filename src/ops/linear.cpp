@@ -33,8 +33,7 @@ void linear_backward(Context& ctx, const LinearBackward& args) {
   on_device(ctx, [&]<Device D>() { add_column_sums_on<D>(ctx, args.dbias, args.dy, partial); });
 }
 
-template <>
-void add_column_sums_on<Device::cpu>(Context&, Tensor sums, ConstTensor x, Tensor partial) {
+template <> void add_column_sums_on<Device::cpu>(Context&, Tensor sums, ConstTensor x, Tensor partial) {
   with_float_type(x.dtype, [&]<class T>() {
     using W = Wide<T>;
     const auto [rows, columns] = dims<2>(x);

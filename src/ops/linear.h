@@ -22,7 +22,6 @@ void linear_backward(Context& ctx, const LinearBackward& args);
 // The body of the bias gradient; linear.cpp defines Device::cpu, the .cu Device::cuda. `partial` (chunks of
 // rows, O) is scratch: sums over kBiasChunkRows rows each, which are then added in order.
 constexpr int64_t kBiasChunkRows = 256;
-template <Device>
-void add_column_sums_on(Context& ctx, Tensor sums, ConstTensor x, Tensor partial);
+template <Device> void add_column_sums_on(Context& ctx, Tensor sums, ConstTensor x, Tensor partial);
 
 }  // namespace keen::ops
