@@ -8,26 +8,20 @@ namespace {
 
 constexpr size_t kNameColumns = 28;
 
-// Breaks `text` between words so that no line is longer than `width`.
+// Breaks the lines of `text` that are longer than `width` between words. Lines that fit keep their spaces.
 std::string wrapped(const std::string& text, size_t width) {
   std::string out;
-  size_t column = 0;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find_first_of(" \n", at), text.size());
-    if (column > 0 && column + 1 + (end - at) > width) {
-      out += '\n';
-      column = 0;
-    } else if (column > 0) {
-      out += ' ';
-      ++column;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string_view line = std::string_view(text).substr(begin, end - begin);
+    while (line.size() > width) {
+      size_t space = line.rfind(' ', width);
+      if (space == std::string_view::npos) space = std::min(line.find(' '), line.size());
+      out += std::string(line.substr(0, space)) + "\n";
+      line.remove_prefix(std::min(space + 1, line.size()));
     }
-    out.append(text, at, end - at);
-    column += end - at;
-    if (end < text.size() && text[end] == '\n') {
-      out += '\n';
-      column = 0;
-    }
-    at = end + 1;
+    out += std::string(line) + (end < text.size() ? "\n" : "");
+    begin = end + 1;
   }
   return out;
 }
@@ -42,6 +36,10 @@ class WrappingFormatter final : public CLI::Formatter {
 
   std::string make_description(const CLI::App* app) const override {
     return wrapped(app->get_description(), kConsoleWidth) + "\n\n";
+  }
+  std::string make_footer(const CLI::App* app) const override {
+    const std::string footer = app->get_footer();
+    return footer.empty() ? "" : wrapped(footer, kConsoleWidth) + "\n";
   }
   std::string make_option_desc(const CLI::Option* option) const override {
     return wrapped(option->get_description(), kConsoleWidth - kNameColumns);

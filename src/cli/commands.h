@@ -20,8 +20,7 @@ class Command : public CLI::App {
 };
 
 // Adds a command of type C. CLI11 keeps its subcommands in shared pointers; nobody else shares them.
-template <class C>
-C& add_command(CLI::App& app) {
+template <class C> C& add_command(CLI::App& app) {
   return static_cast<C&>(*app.add_subcommand(std::make_shared<C>()));
 }
 

@@ -12,6 +12,7 @@
 #include "core/build.h"
 #include "core/check.h"
 #include "core/console.h"
+#include "io/fields.h"
 
 namespace {
 
@@ -26,14 +27,22 @@ int report(Exit exit, std::string_view message) {
 }
 
 // Says what is wrong with the command line, and points to the help of the command that was meant.
-int usage_error(const CLI::App& app, const CLI::ParseError& error) {
+int usage_error(const CLI::App& app, const CLI::ParseError& error, const char* first_argument) {
   std::string command = "keen";
   const CLI::App* at = &app;
   while (!at->get_subcommands().empty()) {
     at = at->get_subcommands().front();
     command += " " + at->get_name();
   }
-  return report(Exit::usage, fmt::format("{}\nSee \"{} -h\".", error.what(), command));
+  std::string message = error.what();
+  if (at == &app && first_argument != nullptr && *first_argument != '-') {
+    std::vector<std::string> names;
+    for (const CLI::App* subcommand : app.get_subcommands({})) names.push_back(subcommand->get_name());
+    const std::vector<std::string_view> views(names.begin(), names.end());
+    message = fmt::format("there is no subcommand \"{}\"; the nearest is \"{}\"", first_argument,
+                          keen::nearest_name(first_argument, views));
+  }
+  return report(Exit::usage, fmt::format("{}\nSee \"{} -h\".", message, command));
 }
 
 int run(int argc, char** argv) {
@@ -57,7 +66,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() != 0) return usage_error(app, error);
+    if (error.get_exit_code() != 0) return usage_error(app, error, argc > 1 ? argv[1] : nullptr);
     app.exit(error);  // prints the help or the version that was asked for
   }
   return static_cast<int>(Exit::done);
