@@ -5,10 +5,22 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 namespace keen {
 
+// The bytes of one vector register, as a constant, of the instruction set that a loop's body is compiled for. A body
+// that takes it as its third argument can shape its register blocks by it.
+template <int kBytes> using VectorBytes = std::integral_constant<int, kBytes>;
+
 namespace detail {
+
+template <int kBytes, class F> void call_body(const F& body, int64_t begin, int64_t end) {
+  if constexpr (std::is_invocable_v<const F&, int64_t, int64_t, VectorBytes<kBytes>>)
+    body(begin, end, VectorBytes<kBytes>{});
+  else
+    body(begin, end);
+}
 
 // The same loop compiled three times; `flatten` pulls everything that it calls into each version, so plain loops in
 // the body are vectorized for the processor that runs them. One binary serves every x86-64.
@@ -16,12 +28,12 @@ namespace detail {
 template <class F>
 [[gnu::target("arch=x86-64-v4,prefer-vector-width=512"), gnu::flatten, gnu::noinline]] void run_avx512(
     const F& body, int64_t begin, int64_t end) {
-  body(begin, end);
+  call_body<64>(body, begin, end);
 }
 template <class F>
 [[gnu::target("arch=x86-64-v3"), gnu::flatten, gnu::noinline]] void run_avx2(const F& body, int64_t begin,
                                                                              int64_t end) {
-  body(begin, end);
+  call_body<32>(body, begin, end);
 }
 inline int vector_level() {
   static const int level = __builtin_cpu_supports("x86-64-v4") ? 4 : __builtin_cpu_supports("x86-64-v3") ? 3 : 1;
@@ -30,17 +42,18 @@ inline int vector_level() {
 template <class F> void run_vectorized(const F& body, int64_t begin, int64_t end) {
   if (vector_level() == 4) return run_avx512(body, begin, end);
   if (vector_level() == 3) return run_avx2(body, begin, end);
-  body(begin, end);
+  call_body<16>(body, begin, end);
 }
 #else
-template <class F> void run_vectorized(const F& body, int64_t begin, int64_t end) { body(begin, end); }
+template <class F> void run_vectorized(const F& body, int64_t begin, int64_t end) { call_body<16>(body, begin, end); }
 #endif
 
 }  // namespace detail
 
 // Calls body(begin, end) on contiguous pieces that cover [0, count), at most one per thread, each at least `grain`
 // long. Which piece a thread gets depends on the number of threads: a result that must not depend on it is computed
-// per item, or in chunks of fixed length that are then added in order. The body must not throw.
+// per item, or in chunks of fixed length that are then added in order. The body must not throw; it may take a third
+// argument, VectorBytes<n>.
 template <class F> void parallel_for(int64_t count, int64_t grain, const F& body) {
   const int64_t pieces = std::min<int64_t>(omp_get_max_threads(), (count + grain - 1) / std::max<int64_t>(grain, 1));
   if (pieces <= 1 || omp_in_parallel()) {

@@ -1,0 +1,239 @@
+// The fused backward pass. The weights of a tile are computed anew from Q, K and lse. Whole (backward_is_split): a work
+// item is one key head of one sequence; it holds dk and dv of all its keys while the blocks of 64 queries of its query
+// heads pass in order, each visiting its key blocks in order, with dq^T in the cache. Split: one item for each key block
+// computes dk and dv, a second pass with one item for each query block computes dq. Both add the same products in the
+// same order, so that the number of threads, which chooses between them, does not show in the result.
+#include <cmath>
+
+#include "core/parallel.h"
+#include "ops/attention_cpu.h"
+
+namespace keen::ops {
+
+namespace {
+
+using tile::kKeys;
+using tile::kQueries;
+using tile::Start;
+using tile::Step;
+
+template <class W> struct BackwardTiles {
+  W *queries, *queries_t, *douts, *douts_t, *dq_t;  // (64, D) or (D, 64)
+  W *keys, *values;                                 // (64, D)
+  W *weights, *dscores;                             // (64 keys, 64 queries)
+  W *lse, *delta, *scale;                           // (64 queries)
+  W *dk, *dv;                                       // (T or 64 keys, D)
+  [[gnu::always_inline]] BackwardTiles(W* work, int64_t D, int64_t sums) {
+    const int64_t block = tile::head_stride(D) * kQueries;
+    W** const blocks[] = {&queries, &queries_t, &douts, &douts_t, &dq_t, &keys, &values};
+    for (W** x : blocks) {
+      *x = work;
+      work += block;
+    }
+    weights = work;
+    dscores = weights + kKeys * kQueries;
+    lse = dscores + kKeys * kQueries;
+    delta = lse + kQueries;
+    scale = delta + kQueries;
+    dk = scale + kQueries;
+    dv = dk + sums * tile::head_stride(D);
+  }
+};
+
+template <class T> struct BackwardHead {
+  tile::HeadRows<const T> q, k, v, dout;
+  const Wide<T>*lse, *delta;
+  int64_t tokens, D;
+};
+
+// The block of queries from i0 on: rows and columns of Q / sqrt(D) and dO, and their statistics. Lanes without a query
+// get zeros, so that their weights are finite; nothing of them is added to any sum.
+template <class T>
+[[gnu::always_inline]] inline void load_queries(const BackwardTiles<Wide<T>>& t, const BackwardHead<T>& head, int64_t i0) {
+  using W = Wide<T>;
+  const int64_t queries = std::min(kQueries, head.tokens - i0);
+  tile::load_rows(t.queries, head.q, i0, queries, kQueries, head.D, W(1 / std::sqrt(static_cast<double>(head.D))));
+  tile::load_rows(t.douts, head.dout, i0, queries, kQueries, head.D, W(1));
+  tile::transpose_rows(t.queries_t, t.queries, head.D);
+  tile::transpose_rows(t.douts_t, t.douts, head.D);
+  for (int64_t i = 0; i < kQueries; ++i) {
+    t.lse[i] = i < queries ? head.lse[i0 + i] : W(0);
+    t.delta[i] = i < queries ? head.delta[i0 + i] : W(0);
+    t.scale[i] = W(1 / std::sqrt(static_cast<double>(head.D)));
+  }
+}
+
+template <class T>
+[[gnu::always_inline]] inline void load_keys(const BackwardTiles<Wide<T>>& t, const BackwardHead<T>& head, int64_t key,
+                                             int64_t keys) {
+  const int64_t padded = tile::round_up(keys, tile::kMicroRows);
+  tile::load_rows(t.keys, head.k, key, keys, padded, head.D, Wide<T>(1));
+  tile::load_rows(t.values, head.v, key, keys, padded, head.D, Wide<T>(1));
+}
+
+// p = exp(s - lse), ds = p (dp - delta), in place.
+template <int kBytes, class W>
+[[gnu::always_inline]] inline void weights_and_gradients(const BackwardTiles<W>& t, const Step& step, int64_t lanes) {
+  using V = typename tile::VectorOf<W, kBytes>::type;
+  constexpr int64_t L = tile::kLanes<W, kBytes>;
+  for (int64_t i = step.first_lane; i < lanes; i += L) {
+    const V lse = *reinterpret_cast<const V*>(t.lse + i), delta = *reinterpret_cast<const V*>(t.delta + i);
+    for (int64_t j = 0; j < step.keys; ++j) {
+      V* weight = reinterpret_cast<V*>(t.weights + j * kQueries + i);
+      V* gradient = reinterpret_cast<V*>(t.dscores + j * kQueries + i);
+      V p = *weight - lse;
+      tile::exp_lanes<kBytes>(p);
+      *weight = p;
+      *gradient = p * (*gradient - delta);
+    }
+  }
+}
+
+// Which gradients a work item computes.
+struct Sides {
+  bool keys, queries;
+};
+
+// Adds what one tile, the loaded block of queries from i0 on and the loaded block of keys from `key` on, gives to dk and
+// dv (their rows of that block) and to dq^T.
+template <int kBytes, class W>
+[[gnu::always_inline]] inline void add_tile(const BackwardTiles<W>& t, W* dk, W* dv, int64_t i0, int64_t key,
+                                            int64_t tokens, int64_t D, Sides sides) {
+  constexpr int64_t L = tile::kLanes<W, kBytes>;
+  const int64_t stride = tile::head_stride(D), columns = tile::round_up(D, L);
+  const int64_t queries = std::min(kQueries, tokens - i0), lanes = tile::round_up(queries, L);
+  const int64_t diagonal = visible_keys(i0, tokens, tokens) - 1;
+  const int64_t keys = std::min(kKeys, visible_keys(i0 + queries - 1, tokens, tokens) - key);
+  tile::for_each_step<L>(key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
+    const int64_t from = (step.key - key) * stride, n = step.first_lane;
+    tile::product<kBytes, Start::zero>(t.weights + n, kQueries, t.keys + from, stride, int64_t{1}, t.queries_t + n,
+                                       kQueries, step.keys, D, lanes - n);
+    tile::product<kBytes, Start::zero>(t.dscores + n, kQueries, t.values + from, stride, int64_t{1}, t.douts_t + n,
+                                       kQueries, step.keys, D, lanes - n);
+    if (step.masked) tile::mask(t.weights, step, diagonal, lanes);
+    weights_and_gradients<kBytes>(t, step, lanes);
+    if (sides.keys) {
+      tile::product<kBytes, Start::add>(dv + from, stride, t.weights + n, kQueries, int64_t{1}, t.douts + n * stride,
+                                        stride, step.keys, queries - n, columns);
+      tile::product<kBytes, Start::add>(dk + from, stride, t.dscores + n, kQueries, int64_t{1}, t.queries + n * stride,
+                                        stride, step.keys, queries - n, columns);
+    }
+    if (sides.queries)
+      tile::product<kBytes, Start::add>(t.dq_t + n, kQueries, t.keys + from, int64_t{1}, stride, t.dscores + n, kQueries,
+                                        tile::round_up(D, tile::kMicroRows), step.keys, lanes - n);
+  });
+}
+
+template <class W> [[gnu::always_inline]] inline void clear(W* x, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) x[i] = 0;
+}
+
+template <class T>
+[[gnu::always_inline]] inline void store_rows(tile::HeadRows<T> head, int64_t begin, int64_t count, const Wide<T>* rows,
+                                              int64_t D) {
+  for (int64_t t = 0; t < count; ++t) {
+    T* to = head.row(begin + t);
+    const Wide<T>* from = rows + t * tile::head_stride(D);
+#pragma omp simd
+    for (int64_t d = 0; d < D; ++d) to[d] = T(from[d]);
+  }
+}
+
+// The arguments, by head.
+template <class T> struct Gradients {
+  AttentionBackward a;
+  const Wide<T>* delta;
+  Wide<T>* all_work;
+  int64_t work_length;
+
+  int64_t tokens() const { return a.q.T; }
+  int64_t D() const { return a.q.D; }
+  int64_t group() const { return a.q.heads / a.k.heads; }
+  BackwardTiles<Wide<T>> tiles(int64_t sums) const {
+    return {all_work + omp_get_thread_num() * work_length, D(), sums};
+  }
+  BackwardHead<T> head(int64_t b, int64_t h) const {
+    const int64_t H = a.q.heads, row = (b * H + h) * tokens();
+    return {head_rows<T>(a.q, b, h), head_rows<T>(a.k, b, h / group()), head_rows<T>(a.v, b, h / group()),
+            {a.dout.as<T>() + (b * tokens() * H + h) * D(), H * D()}, a.lse.as<Wide<T>>() + row, delta + row,
+            tokens(), D()};
+  }
+};
+
+// A piece of the work: of key head `key_head` of sequence b, the tiles of query heads [first_head, end_head), queries
+// [first_query, end_query) and keys [first_key, end_key). The gradients of its keys or its queries, or both, are whole
+// when it is done.
+struct Item {
+  int64_t b, key_head, first_head, end_head, first_query, end_query, first_key, end_key;
+  Sides sides;
+};
+
+template <int kBytes, class T> [[gnu::always_inline]] inline void run_item(const Gradients<T>& g, const Item& x) {
+  const int64_t tokens = g.tokens(), D = g.D(), stride = tile::head_stride(D);
+  const int64_t sums = tile::round_up(x.end_key - x.first_key, kKeys);
+  const BackwardTiles<Wide<T>> t = g.tiles(sums);
+  if (x.sides.keys) {
+    clear(t.dk, sums * stride);
+    clear(t.dv, sums * stride);
+  }
+  for (int64_t h = x.first_head; h < x.end_head; ++h) {
+    const BackwardHead<T> head = g.head(x.b, h);
+    for (int64_t i0 = x.first_query; i0 < x.end_query; i0 += kQueries) {
+      load_queries(t, head, i0);
+      clear(t.dq_t, stride * kQueries);
+      const int64_t queries = std::min(kQueries, tokens - i0);
+      for (int64_t key = x.first_key; key < std::min(x.end_key, i0 + queries); key += kKeys) {
+        load_keys(t, head, key, std::min(kKeys, tokens - key));
+        const int64_t at = (key - x.first_key) * stride;
+        add_tile<kBytes>(t, t.dk + at, t.dv + at, i0, key, tokens, D, x.sides);
+      }
+      if (x.sides.queries) tile::store_transposed(head_rows<T>(g.a.dq, x.b, h), i0, queries, t.dq_t, t.scale, D);
+    }
+  }
+  if (x.sides.keys) {
+    store_rows(head_rows<T>(g.a.dk, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dk, D);
+    store_rows(head_rows<T>(g.a.dv, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dv, D);
+  }
+}
+
+enum class Pass : uint8_t { whole, keys, queries };
+
+// The work items of a pass, in the order in which they start. The first key blocks are seen by most queries, the last
+// query blocks see most keys: the longest items come first, so that the threads end together.
+inline Item item_of(Pass pass, int64_t item, int64_t B, int64_t K, int64_t group, int64_t tokens) {
+  if (pass == Pass::whole) {
+    const int64_t kh = item % K;
+    return {item / K, kh, kh * group, (kh + 1) * group, 0, tokens, 0, tokens, {true, true}};
+  }
+  if (pass == Pass::keys) {
+    const int64_t kh = item % K, key = item / K / B * kKeys;
+    const int64_t end = std::min(tokens, key + kKeys);
+    return {item / K % B, kh, kh * group, (kh + 1) * group, key, tokens, key, end, {true, false}};
+  }
+  const int64_t H = K * group, h = item % H, blocks = tile::round_up(tokens, kQueries) / kQueries;
+  const int64_t i0 = (blocks - 1 - item / H / B) * kQueries, end = std::min(tokens, i0 + kQueries);
+  return {item / H % B, h / group, h, h + 1, i0, end, 0, end, {false, true}};
+}
+
+template <class T> void backward(const AttentionBackward& args, const Wide<T>* delta, Tensor work) {
+  const Gradients<T> g{args, delta, work.as<Wide<T>>(), work.shape[1]};
+  const int64_t B = args.q.B, K = args.k.heads, group = g.group(), tokens = g.tokens();
+  const auto run = [&](Pass pass, int64_t items) {
+    parallel_for_each(items, [=](int64_t begin, int64_t end, auto bytes) {
+      for (int64_t item = begin; item < end; ++item)
+        run_item<decltype(bytes)::value>(g, item_of(pass, item, B, K, group, tokens));
+    });
+  };
+  if (!backward_is_split(B * K, omp_get_max_threads())) return run(Pass::whole, B * K);
+  const int64_t blocks = tile::round_up(tokens, kQueries) / kQueries;
+  run(Pass::keys, B * K * blocks);
+  run(Pass::queries, B * K * group * blocks);
+}
+
+}  // namespace
+
+void attention_backward_fused(const AttentionBackward& args, ConstTensor delta, Tensor work) {
+  with_float_type(args.q.dtype, [&]<class T>() { backward<T>(args, delta.as<Wide<T>>(), work); });
+}
+
+}  // namespace keen::ops

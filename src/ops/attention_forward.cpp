@@ -1,0 +1,194 @@
+// The fused forward pass. A work item is a block of 64 queries of one head: its queries stay in the cache as Q^T, its
+// sums as O^T, while the keys and values pass in blocks of 64, and the maximum and the sum of the weights are corrected
+// as they grow (online softmax; Dao et al., "FlashAttention", 2022).
+#include <cmath>
+
+#include "core/parallel.h"
+#include "core/simd.h"
+#include "ops/attention_cpu.h"
+
+namespace keen::ops {
+
+namespace {
+
+using tile::kKeys;
+using tile::kQueries;
+using tile::Step;
+
+// So few queries (decoding) would leave most lanes of a tile empty: they go row by row.
+constexpr int64_t kFewQueries = 4;
+
+template <class W> struct ForwardTiles {
+  W *queries_t, *sums_t, *rows, *keys, *values, *scores, *largest, *total, *correction;
+  [[gnu::always_inline]] ForwardTiles(W* work, int64_t D) {
+    const int64_t block = tile::head_stride(D) * kQueries;
+    queries_t = work;
+    sums_t = queries_t + block;
+    rows = sums_t + block;
+    keys = rows + block;
+    values = keys + block;
+    scores = values + block;
+    largest = scores + kKeys * kQueries;
+    total = largest + kQueries;
+    correction = total + kQueries;
+  }
+};
+
+// Scores become weights relative to the new largest score; totals and the correction of earlier sums follow.
+template <int kBytes, class W>
+[[gnu::always_inline]] inline void online_softmax(const ForwardTiles<W>& t, const Step& step, int64_t lanes) {
+  using V = typename tile::VectorOf<W, kBytes>::type;
+  constexpr int64_t L = tile::kLanes<W, kBytes>;
+  for (int64_t i = step.first_lane; i < lanes; i += L) {
+    V *column = reinterpret_cast<V*>(t.scores + i), *largest = reinterpret_cast<V*>(t.largest + i);
+    V most = *largest;
+    for (int64_t j = 0; j < step.keys; ++j) {
+      const V score = column[j * (kQueries / L)];
+      most = score > most ? score : most;
+    }
+    V correction = *largest - most;
+    tile::exp_lanes<kBytes>(correction);
+    V total = *reinterpret_cast<V*>(t.total + i) * correction;
+    for (int64_t j = 0; j < step.keys; ++j) {
+      V weight = column[j * (kQueries / L)] - most;
+      tile::exp_lanes<kBytes>(weight);
+      total += weight;
+      column[j * (kQueries / L)] = weight;
+    }
+    *largest = most;
+    *reinterpret_cast<V*>(t.correction + i) = correction;
+    *reinterpret_cast<V*>(t.total + i) = total;
+  }
+}
+
+template <class T> struct ForwardHead {
+  tile::HeadRows<const T> q, k, v;
+  tile::HeadRows<T> out;
+  Wide<T>* lse;  // T_q of them, or null
+  int64_t T_q, T_k, D;
+};
+
+template <int kBytes, class T>
+[[gnu::always_inline]] inline void forward_block(const ForwardHead<T>& head, int64_t i0, Wide<T>* work) {
+  using W = Wide<T>;
+  const ForwardTiles<W> t(work, head.D);
+  const int64_t D = head.D, stride = tile::head_stride(D);
+  const int64_t queries = std::min(kQueries, head.T_q - i0);
+  const int64_t lanes = tile::round_up(queries, tile::kLanes<W, kBytes>);
+  tile::load_rows(t.rows, head.q, i0, queries, kQueries, D, W(1 / std::sqrt(static_cast<double>(D))));
+  tile::transpose_rows(t.queries_t, t.rows, D);
+  for (int64_t x = 0; x < tile::round_up(D, tile::kMicroRows) * kQueries; ++x) t.sums_t[x] = 0;
+  for (int64_t i = 0; i < kQueries; ++i) {
+    t.largest[i] = -std::numeric_limits<W>::infinity();
+    t.total[i] = 0;
+  }
+  const int64_t diagonal = visible_keys(i0, head.T_q, head.T_k) - 1;
+  const int64_t end = visible_keys(i0 + queries - 1, head.T_q, head.T_k);
+  for (int64_t key = 0; key < end; key += kKeys) {
+    const int64_t keys = std::min(kKeys, end - key);
+    tile::load_rows(t.keys, head.k, key, keys, tile::round_up(keys, tile::kMicroRows), D, W(1));
+    tile::load_rows(t.values, head.v, key, keys, tile::round_up(keys, tile::kMicroRows), D, W(1));
+    tile::for_each_step<tile::kLanes<W, kBytes>>(key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
+      const int64_t from = (step.key - key) * stride, n = step.first_lane;
+      tile::product<kBytes, tile::Start::zero>(t.scores + n, kQueries, t.keys + from, stride, int64_t{1},
+                                               t.queries_t + n, kQueries, step.keys, D, lanes - n);
+      if (step.masked) tile::mask(t.scores, step, diagonal, lanes);
+      online_softmax<kBytes>(t, step, lanes);
+      tile::product<kBytes, tile::Start::scale>(t.sums_t + n, kQueries, t.values + from, int64_t{1}, stride,
+                                                t.scores + n, kQueries, tile::round_up(D, tile::kMicroRows), step.keys,
+                                                lanes - n, t.correction + n);
+    });
+  }
+  if (head.lse != nullptr)
+    for (int64_t i = 0; i < queries; ++i) head.lse[i0 + i] = t.largest[i] + std::log(t.total[i]);
+  for (int64_t i = 0; i < queries; ++i) t.total[i] = 1 / t.total[i];
+  tile::store_transposed(head.out, i0, queries, t.sums_t, t.total, D);
+}
+
+// One query against its keys, 64 at a time, straight from where they lie.
+template <class T> [[gnu::always_inline]] inline void forward_row(const ForwardHead<T>& head, int64_t i, Wide<T>* work) {
+  using W = Wide<T>;
+  const ForwardTiles<W> t(work, head.D);
+  W *query = t.queries_t, *sums = t.sums_t;
+  const int64_t D = head.D;
+  const T* q = head.q.row(i);
+  const W scale = W(1 / std::sqrt(static_cast<double>(D)));
+  for (int64_t d = 0; d < D; ++d) query[d] = scale * W(q[d]);
+  for (int64_t d = 0; d < D; ++d) sums[d] = 0;
+  W largest = -std::numeric_limits<W>::infinity(), total = 0;
+  const int64_t end = visible_keys(i, head.T_q, head.T_k);
+  for (int64_t key = 0; key < end; key += kKeys) {
+    const int64_t keys = std::min(kKeys, end - key);
+    W most = largest;
+    for (int64_t j = 0; j < keys; ++j) {
+      const T* k = head.k.row(key + j);
+      W score = 0;
+#pragma omp simd reduction(+ : score)
+      for (int64_t d = 0; d < D; ++d) score += query[d] * W(k[d]);
+      t.scores[j] = score;
+      most = score > most ? score : most;
+    }
+    const W correction = simd::exp(largest - most);
+    largest = most;
+    total *= correction;
+#pragma omp simd reduction(+ : total)
+    for (int64_t j = 0; j < keys; ++j) {
+      const W weight = simd::exp(t.scores[j] - most);
+      t.scores[j] = weight;
+      total += weight;
+    }
+    for (int64_t d = 0; d < D; ++d) sums[d] *= correction;
+    int64_t j = 0;
+    for (; j + 4 <= keys; j += 4) {
+      const T *v0 = head.v.row(key + j), *v1 = head.v.row(key + j + 1), *v2 = head.v.row(key + j + 2);
+      const T* v3 = head.v.row(key + j + 3);
+      const W *p = t.scores + j;
+#pragma omp simd
+      for (int64_t d = 0; d < D; ++d)
+        sums[d] += (p[0] * W(v0[d]) + p[1] * W(v1[d])) + (p[2] * W(v2[d]) + p[3] * W(v3[d]));
+    }
+    for (; j < keys; ++j) {
+      const T* v = head.v.row(key + j);
+      const W p = t.scores[j];
+#pragma omp simd
+      for (int64_t d = 0; d < D; ++d) sums[d] += p * W(v[d]);
+    }
+  }
+  T* out = head.out.row(i);
+  const W inverse = 1 / total;
+  for (int64_t d = 0; d < D; ++d) out[d] = T(inverse * sums[d]);
+  if (head.lse != nullptr) head.lse[i] = largest + std::log(total);
+}
+
+template <class T> void forward(const Attention& args, Tensor work) {
+  using W = Wide<T>;
+  const ConstHeads q = args.q, k = args.k, v = args.v;
+  const int64_t T_q = q.T, T_k = k.T, H = q.heads, group = H / k.heads, D = q.D;
+  const int64_t blocks = tile::round_up(T_q, kQueries) / kQueries, work_length = work.shape[1];
+  T* out = args.out.as<T>();
+  W *lse = args.lse ? args.lse.as<W>() : nullptr, *all_work = work.as<W>();
+  // Sequence by sequence, so that its keys stay in the last cache; within one, the last blocks, which see most keys,
+  // come first, so that the threads end together.
+  parallel_for_each(q.B * blocks * H, [=](int64_t begin, int64_t end, auto bytes) {
+    constexpr int kBytes = decltype(bytes)::value;
+    W* mine = all_work + omp_get_thread_num() * work_length;
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t h = item % H, block = blocks - 1 - item / H % blocks, b = item / H / blocks;
+      const ForwardHead<T> head{head_rows<T>(q, b, h), head_rows<T>(k, b, h / group), head_rows<T>(v, b, h / group),
+                                {out + (b * T_q * H + h) * D, H * D},
+                                lse == nullptr ? nullptr : lse + (b * H + h) * T_q, T_q, T_k, D};
+      if (T_q <= kFewQueries)
+        for (int64_t i = 0; i < T_q; ++i) forward_row(head, i, mine);
+      else
+        forward_block<kBytes>(head, block * kQueries, mine);
+    }
+  });
+}
+
+}  // namespace
+
+void attention_fused(const Attention& args, Tensor work) {
+  with_float_type(args.q.dtype, [&]<class T>() { forward<T>(args, work); });
+}
+
+}  // namespace keen::ops
