@@ -264,13 +264,9 @@ void rename_path(const std::filesystem::path& from, const std::filesystem::path&
 
 void exchange_paths(const std::filesystem::path& a, const std::filesystem::path& b) {
   const auto f = fault::next("rename", b.native());
-  if (f.error != 0) storage_failure(b, "exchange names", f.error);
-  if (::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return;
-  if (errno != EINVAL && errno != ENOSYS) storage_failure(b, "exchange names", errno);
-  const std::filesystem::path aside = a.string() + "-aside";
-  rename_path(b, aside);
-  rename_path(a, b);
-  rename_path(aside, a);
+  errno = f.error;
+  if (f.error != 0 || ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) != 0)
+    storage_failure(b, "exchange names", errno);
 }
 
 void remove_path(const std::filesystem::path& path) {

@@ -100,7 +100,7 @@ void replace_file(const std::filesystem::path& path, std::string_view content);
 // The steps of a safe replacement. All raise Exit::storage naming the path.
 void make_directories(const std::filesystem::path& directory);
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
-// Exchanges two names at once where the file system can; else in three renames.
+// Exchanges two names at once. Not every file system can; that too is an error.
 void exchange_paths(const std::filesystem::path& a, const std::filesystem::path& b);
 // Removes one file or one empty directory; a name that is not there is no error.
 void remove_path(const std::filesystem::path& path);
