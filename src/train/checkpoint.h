@@ -1,13 +1,16 @@
-// Checkpoints: the weights, AdamW's averages and the place in the data after a step, written so that a crash or a full
-// disk at any moment leaves every earlier checkpoint whole, and read only when every byte is as it was written.
+// Checkpoints: the weights, AdamW's averages and the place in the data after a step, written so that a crash
+// or a full disk at any moment leaves every earlier checkpoint whole, and read only when every byte is as it
+// was written.
 //
 //   step_00001000/model.safetensors      master weights by name (io/safetensors.h)
 //                 optimizer.safetensors  m.NAME and v.NAME of every learned parameter
 //                 config.json            the effective config
 //                 state.json             TrainState
-//                 manifest.json          sizes and hashes of the other files, and a hash of its own other bytes
+//                 manifest.json          sizes and hashes of the other files, and a hash of its own other
+//                 bytes
 //
-// While it is written a checkpoint is called .step_00001000.tmp-PID, while it is deleted .step_00001000.pruned-PID.
+// While it is written a checkpoint is called .step_00001000.tmp-PID, while it is deleted
+// .step_00001000.pruned-PID.
 #pragma once
 
 #include <filesystem>
@@ -34,8 +37,8 @@ struct TrainState {
   int64_t step = 0;       // completed updates
   int64_t tokens = 0;     // trained on so far
   int64_t sequences = 0;  // consumed so far: the loader's whole state
-  // Updates of each parameter since its birth, in the order of Params: AdamW's bias correction counts these, so that
-  // a tensor that is new in a fork starts at 0. Stored by name.
+  // Updates of each parameter since its birth, in the order of Params: AdamW's bias correction counts these,
+  // so that a tensor that is new in a fork starts at 0. Stored by name.
   std::vector<int64_t> updates;
   uint64_t seed = 0;
   std::string data_fingerprint;
@@ -57,25 +60,27 @@ struct SaveRequest {
   std::vector<int64_t> keep_steps;  // never pruned
 };
 
-// Writes checkpoints/step_N for N = state.step and prunes. When this returns, the checkpoint survives a power cut. A
-// damaged checkpoint in the way is renamed to .damaged-step_N-K, a whole one is replaced. Raises Exit::storage naming
-// the path, the bytes that the checkpoint needs and the bytes free; every earlier checkpoint is then as it was, and
-// nothing of the new one is left.
-Checkpoint save_checkpoint(const std::filesystem::path& checkpoints, const SaveRequest& request, const Warn& warn);
+// Writes checkpoints/step_N for N = state.step and prunes. When this returns, the checkpoint survives a power
+// cut. A damaged checkpoint in the way is renamed to .damaged-step_N-K, a whole one is replaced. Raises
+// Exit::storage naming the path, the bytes that the checkpoint needs and the bytes free; every earlier
+// checkpoint is then as it was, and nothing of the new one is left.
+Checkpoint save_checkpoint(const std::filesystem::path& checkpoints, const SaveRequest& request,
+                           const Warn& warn);
 
 // The shares of a save that the caller may want alone:
-// Deletes whole checkpoints but the newest `keep` and those in `keep_steps`, and only once one that stays has been read
-// back and found whole. Never touched: damaged ones, unfinished ones, and files that keen did not write. What cannot
-// be deleted is a warning.
-void prune_checkpoints(const std::filesystem::path& checkpoints, int64_t keep, const std::vector<int64_t>& keep_steps,
-                       const Warn& warn);
-// Removes what killed processes left half-written or half-deleted. For the holder of the run directory's lock.
+// Deletes whole checkpoints but the newest `keep` and those in `keep_steps`, and only once one that stays has
+// been read back and found whole. Never touched: damaged ones, unfinished ones, and files that keen did not
+// write. What cannot be deleted is a warning.
+void prune_checkpoints(const std::filesystem::path& checkpoints, int64_t keep,
+                       const std::vector<int64_t>& keep_steps, const Warn& warn);
+// Removes what killed processes left half-written or half-deleted. For the holder of the run directory's
+// lock.
 void clean_up_checkpoints(const std::filesystem::path& checkpoints, const Warn& warn);
 
 // The newest checkpoint in `checkpoints` whose every byte is right; damaged newer ones are named by warnings.
 std::optional<Checkpoint> newest_checkpoint(const std::filesystem::path& checkpoints, const Warn& warn);
-// What a user means by CHECKPOINT: a checkpoint directory, verified, or a run directory, whose newest whole one it is.
-// Raises Exit::checkpoint.
+// What a user means by CHECKPOINT: a checkpoint directory, verified, or a run directory, whose newest whole
+// one it is. Raises Exit::checkpoint.
 Checkpoint resolve_checkpoint(const std::filesystem::path& path, const Warn& warn);
 
 // What a load does to one tensor.
@@ -101,11 +106,12 @@ enum class Match : uint8_t {
 // Fills the masters, converting between float32 and float64. Call Params::round_values afterwards.
 LoadReport load_weights(const Checkpoint& checkpoint, Params& params, Match match);
 
-// Fills masters and averages and returns the state, all matched exactly: the run goes on as if it had never ended.
+// Fills masters and averages and returns the state, all matched exactly: the run goes on as if it had never
+// ended.
 TrainState resume_checkpoint(const Checkpoint& checkpoint, Params& params);
-// Fills by name what the checkpoint has, and the averages too unless `keep_optimizer` is false; other averages become
-// zero. Returns the parent's state with `parent` set to this checkpoint and `updates` counted from each parameter's
-// birth: 0 where the averages were not loaded.
+// Fills by name what the checkpoint has, and the averages too unless `keep_optimizer` is false; other
+// averages become zero. Returns the parent's state with `parent` set to this checkpoint and `updates` counted
+// from each parameter's birth: 0 where the averages were not loaded.
 TrainState fork_checkpoint(const Checkpoint& checkpoint, Params& params, bool keep_optimizer);
 
 }  // namespace keen

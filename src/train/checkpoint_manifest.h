@@ -13,8 +13,8 @@ namespace keen {
 
 inline constexpr int64_t kCheckpointVersion = 1;
 inline constexpr std::string_view kManifestFile = "manifest.json";
-inline constexpr std::array<std::string_view, 4> kCheckpointFiles = {"model.safetensors", "optimizer.safetensors",
-                                                                     "config.json", "state.json"};
+inline constexpr std::array<std::string_view, 4> kCheckpointFiles = {
+    "model.safetensors", "optimizer.safetensors", "config.json", "state.json"};
 
 struct CheckpointFile {
   std::string name;
@@ -37,8 +37,8 @@ struct Checkpoint {
 // The text of manifest.json. Sets checkpoint.hash, which covers every byte of the text but its own 16 digits.
 std::string manifest_text(Checkpoint& checkpoint);
 
-// Reads manifest.json and compares the sizes of all files. Cheap. Raises Exit::checkpoint naming everything that is
-// wrong: a damaged manifest, missing files, other sizes, a directory whose name is another step's.
+// Reads manifest.json and compares the sizes of all files. Cheap. Raises Exit::checkpoint naming everything
+// that is wrong: a damaged manifest, missing files, other sizes, a directory whose name is another step's.
 Checkpoint read_checkpoint(const std::filesystem::path& directory);
 
 // As read_checkpoint, and compares the hash of every file: no changed bit goes unseen.

@@ -1,0 +1,338 @@
+#include "train/checkpoint.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "io/fault.h"
+#include "io/file.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "train/checkpoint_files.h"
+
+namespace keen {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A tensor of a file and its name there.
+struct Named {
+  std::string name;
+  Tensor tensor;
+};
+
+std::vector<Named> weights_of(const Params& params) {
+  std::vector<Named> list;
+  for (const Param& param : params.all()) list.push_back({param.name, param.master});
+  return list;
+}
+
+std::vector<Named> averages_of(const Params& params) {
+  std::vector<Named> list;
+  for (const Param& param : params.all()) {
+    if (!param.learned) continue;
+    list.push_back({"m." + param.name, param.m});
+    list.push_back({"v." + param.name, param.v});
+  }
+  return list;
+}
+
+std::vector<TensorEntry> entries_of(const std::vector<Named>& list) {
+  std::vector<TensorEntry> entries;
+  for (const auto& [name, tensor] : list) entries.push_back({name, tensor.dtype, tensor.shape});
+  return entries;
+}
+
+// Writes tensors one after the other. This is the place that knows where a tensor lies.
+CheckpointFile write_tensors(const fs::path& directory, std::string_view name,
+                             const std::vector<Named>& list) {
+  std::map<std::string_view, Tensor> tensors;
+  for (const auto& [key, tensor] : list) tensors[key] = tensor;
+  SafetensorsWriter writer(directory / name, entries_of(list));
+  for (const TensorEntry& entry : writer.entries()) {
+    const Tensor& tensor = tensors.at(entry.name);
+    check(tensor.data != nullptr && tensor.device == Device::cpu, "checkpoint: tensors in host memory");
+    writer.write(entry.name, {tensor.data, static_cast<size_t>(tensor.bytes())});
+  }
+  writer.close();
+  return {std::string(name), writer.bytes_written(), writer.hash()};
+}
+
+CheckpointFile write_text(const fs::path& directory, std::string_view name, std::string_view text) {
+  FileWriter writer(directory / name);
+  writer.write(text);
+  writer.close();
+  return {std::string(name), writer.bytes_written(), writer.hash()};
+}
+
+std::string state_text(const TrainState& state, const Params& params) {
+  check(state.updates.size() == params.all().size(), "checkpoint: one count of updates per parameter");
+  Json updates = Json::object();
+  for (size_t i = 0; i < state.updates.size(); ++i)
+    if (params.all()[i].learned) updates[params.all()[i].name] = state.updates[i];
+  Json json = {{"version", kCheckpointVersion},
+               {"step", state.step},
+               {"tokens", state.tokens},
+               {"sequences", state.sequences},
+               {"seed", state.seed},
+               {"data_fingerprint", state.data_fingerprint},
+               {"parent", nullptr},
+               {"elapsed_s", state.elapsed_s},
+               {"skipped_steps", state.skipped_steps},
+               {"failed_saves", state.failed_saves},
+               {"updates", updates}};
+  if (state.parent)
+    json["parent"] = {
+        {"path", state.parent->path}, {"step", state.parent->step}, {"hash", state.parent->hash}};
+  return json_pages(json) + "\n";
+}
+
+// The counts of updates are found by name; a parameter that the file does not know has 0.
+TrainState read_state(const Checkpoint& checkpoint, const Params& params) {
+  const fs::path path = checkpoint.file("state.json");
+  TrainState state;
+  try {
+    const Json json = parse_json(read_file(path, Exit::checkpoint), path.string(), Exit::checkpoint);
+    state.step = json.at("step").get<int64_t>();
+    state.tokens = json.at("tokens").get<int64_t>();
+    state.sequences = json.at("sequences").get<int64_t>();
+    state.seed = json.at("seed").get<uint64_t>();
+    state.data_fingerprint = json.at("data_fingerprint").get<std::string>();
+    state.elapsed_s = json.at("elapsed_s").get<double>();
+    state.skipped_steps = json.at("skipped_steps").get<int64_t>();
+    state.failed_saves = json.at("failed_saves").get<int64_t>();
+    if (const Json& parent = json.at("parent"); !parent.is_null())
+      state.parent = Parent{parent.at("path").get<std::string>(), parent.at("step").get<int64_t>(),
+                            parent.at("hash").get<std::string>()};
+    const Json& updates = json.at("updates");
+    for (const Param& param : params.all())
+      state.updates.push_back(
+          param.learned && updates.contains(param.name) ? updates.at(param.name).get<int64_t>() : 0);
+  } catch (const Json::exception& error) {
+    fail(Exit::checkpoint, "{}: not a state of keen ({})", path.string(), error.what());
+  }
+  if (state.step != checkpoint.step)
+    fail(Exit::checkpoint, "{}: step {}, but the manifest is of step {}", path.string(), state.step,
+         checkpoint.step);
+  return state;
+}
+
+// Writes all files into `directory`, the manifest last.
+Checkpoint write_files(const fs::path& directory, const SaveRequest& request) {
+  Checkpoint checkpoint{.directory = directory,
+                        .step = request.state.step,
+                        .ranks = request.ranks,
+                        .config_hash = hash_of(request.config),
+                        .data_fingerprint = request.state.data_fingerprint,
+                        .files = {},
+                        .hash = {}};
+  checkpoint.files = {write_tensors(directory, kCheckpointFiles[0], weights_of(request.params)),
+                      write_tensors(directory, kCheckpointFiles[1], averages_of(request.params)),
+                      write_text(directory, kCheckpointFiles[2], request.config),
+                      write_text(directory, kCheckpointFiles[3], state_text(request.state, request.params))};
+  fault::moment("manifest", directory.native());
+  write_text(directory, kManifestFile, manifest_text(checkpoint));
+  sync_directory(directory);
+  return checkpoint;
+}
+
+bool is_whole(const fs::path& directory) {
+  try {
+    verify_checkpoint(directory);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Gives a finished checkpoint its name.
+void publish(const fs::path& temporary, const fs::path& target, const Warn& warn) {
+  if (fs::exists(fs::symlink_status(target))) {
+    if (is_whole(target)) {
+      exchange_paths(temporary, target);
+      remove_checkpoint_files(temporary);
+      return remove_path(temporary);
+    }
+    const fs::path parent = target.parent_path();
+    const std::string name = target.filename().string();
+    fs::path aside;
+    for (int k = 1; aside.empty() || fs::exists(fs::symlink_status(aside)); ++k)
+      aside = parent / fmt::format(".damaged-{}-{}", name, k);
+    rename_path(target, aside);
+    warn(fmt::format("{} was not whole; it is now {}", target.string(), aside.filename().string()));
+  }
+  fault::moment("publish", target.native());
+  rename_path(temporary, target);
+}
+
+void discard(const fs::path& directory) noexcept {
+  try {
+    remove_checkpoint_files(directory);
+    remove_path(directory);
+  } catch (const std::exception&) {
+    // The next start cleans up.
+  }
+}
+
+}  // namespace
+
+Checkpoint save_checkpoint(const fs::path& checkpoints, const SaveRequest& request, const Warn& warn) {
+  const std::string name = checkpoint_name(request.state.step);
+  const fs::path temporary = checkpoints / fmt::format(".{}.tmp-{}", name, getpid());
+  Checkpoint checkpoint;
+  fault::moment("save", checkpoints.native());
+  try {
+    if (!fs::is_directory(checkpoints)) {
+      make_directories(checkpoints);
+      sync_directory(checkpoints / "..");
+    }
+    discard(temporary);
+    make_directories(temporary);
+    checkpoint = write_files(temporary, request);
+    publish(temporary, checkpoints / name, warn);
+    sync_directory(checkpoints);
+  } catch (const Error& error) {
+    discard(temporary);
+    if (error.exit != Exit::storage) throw;
+    const int64_t needed = safetensors_bytes(entries_of(weights_of(request.params))) +
+                           safetensors_bytes(entries_of(averages_of(request.params)));
+    fail(Exit::storage,
+         "checkpoint of step {} not saved: {}; the whole checkpoint needs {} bytes, {} are free",
+         request.state.step, error.what(), needed, free_bytes(checkpoints));
+  }
+  checkpoint.directory = checkpoints / name;
+  fault::moment("published", checkpoints.native());
+  prune_checkpoints(checkpoints, request.keep, request.keep_steps, warn);
+  return checkpoint;
+}
+
+std::string_view name_of(TensorFate::Kind kind) {
+  constexpr std::string_view names[] = {"loaded", "new", "dropped", "mismatched"};
+  return names[static_cast<size_t>(kind)];
+}
+
+namespace {
+
+LoadReport compare(const SafetensorsFile& file, const Params& params) {
+  LoadReport report;
+  std::map<std::string, bool> known;
+  for (const Param& param : params.all()) {
+    known[param.name] = true;
+    TensorFate fate{.kind = TensorFate::Kind::fresh,
+                    .name = param.name,
+                    .shape = param.shape,
+                    .stored = {},
+                    .initial = {}};
+    if (const StoredTensor* stored = file.find(param.name)) {
+      fate.stored = stored->shape;
+      fate.kind = stored->shape == param.shape ? TensorFate::Kind::loaded : TensorFate::Kind::mismatched;
+    } else {
+      fate.initial = param.init.kind == Init::Kind::constant
+                         ? fmt::format("{:#.6g}", param.init.value)
+                         : fmt::format("normal, deviation {:#.6g}", param.init.value);
+    }
+    report.push_back(std::move(fate));
+  }
+  for (const auto& [name, stored] : file.tensors())
+    if (!known.contains(name))
+      report.push_back({.kind = TensorFate::Kind::dropped,
+                        .name = name,
+                        .shape = {},
+                        .stored = stored.shape,
+                        .initial = {}});
+  return report;
+}
+
+// Raises Exit::checkpoint naming every tensor that `match` does not allow.
+void require(const LoadReport& report, Match match, const fs::path& path) {
+  std::string list;
+  for (const TensorFate& fate : report) {
+    if (fate.kind == TensorFate::Kind::mismatched)
+      list += fmt::format("\n  {}: {} in the checkpoint, {} in the model", fate.name, to_string(fate.stored),
+                          to_string(fate.shape));
+    else if (match == Match::exact && fate.kind == TensorFate::Kind::fresh)
+      list +=
+          fmt::format("\n  {}: missing in the checkpoint, {} in the model", fate.name, to_string(fate.shape));
+    else if (match == Match::exact && fate.kind == TensorFate::Kind::dropped)
+      list += fmt::format("\n  {}: {} in the checkpoint, unknown to the model", fate.name,
+                          to_string(fate.stored));
+  }
+  if (!list.empty())
+    fail(Exit::checkpoint, "{}: its tensors do not fit the config's model:{}", path.string(), list);
+}
+
+void load_from(const SafetensorsFile& file, Params& params) {
+  for (Param& param : params.all())
+    if (const StoredTensor* stored = file.find(param.name)) copy_values(param.master, *stored);
+}
+
+// Averages that must all be there, and no others.
+void load_averages_exactly(const Checkpoint& checkpoint, Params& params) {
+  const SafetensorsFile file(checkpoint.file("optimizer.safetensors"));
+  std::map<std::string, Tensor> wanted;
+  for (const auto& [name, tensor] : averages_of(params)) wanted[name] = tensor;
+  for (const auto& [name, stored] : file.tensors())
+    if (!wanted.contains(name))
+      fail(Exit::checkpoint, "{}: {} belongs to no learned parameter of the model", file.path().string(),
+           name);
+  for (const auto& [name, tensor] : wanted) {
+    const StoredTensor* stored = file.find(name);
+    if (stored == nullptr) fail(Exit::checkpoint, "{}: {} is missing", file.path().string(), name);
+    if (stored->shape != tensor.shape)
+      fail(Exit::checkpoint, "{}: {} is {}, the model needs {}", file.path().string(), name,
+           to_string(stored->shape), to_string(tensor.shape));
+  }
+  for (const auto& [name, tensor] : wanted) copy_values(tensor, *file.find(name));
+}
+
+// Averages of one parameter, when both are there in its shape; else zero.
+bool load_averages(const SafetensorsFile* file, Param& param) {
+  std::fill_n(param.m.data, param.m.bytes(), std::byte{0});
+  std::fill_n(param.v.data, param.v.bytes(), std::byte{0});
+  if (file == nullptr) return false;
+  const StoredTensor *m = file->find("m." + param.name), *v = file->find("v." + param.name);
+  if (m == nullptr || v == nullptr || m->shape != param.shape || v->shape != param.shape) return false;
+  copy_values(param.m, *m);
+  copy_values(param.v, *v);
+  return true;
+}
+
+}  // namespace
+
+LoadReport compare_tensors(const Checkpoint& checkpoint, const Params& params) {
+  return compare(SafetensorsFile(checkpoint.file("model.safetensors")), params);
+}
+
+LoadReport load_weights(const Checkpoint& checkpoint, Params& params, Match match) {
+  const SafetensorsFile file(checkpoint.file("model.safetensors"));
+  LoadReport report = compare(file, params);
+  require(report, match, file.path());
+  load_from(file, params);
+  return report;
+}
+
+TrainState resume_checkpoint(const Checkpoint& checkpoint, Params& params) {
+  TrainState state = read_state(checkpoint, params);
+  load_weights(checkpoint, params, Match::exact);
+  load_averages_exactly(checkpoint, params);
+  return state;
+}
+
+TrainState fork_checkpoint(const Checkpoint& checkpoint, Params& params, bool keep_optimizer) {
+  TrainState state = read_state(checkpoint, params);
+  load_weights(checkpoint, params, Match::by_name);
+  std::optional<SafetensorsFile> averages;
+  if (keep_optimizer) averages.emplace(checkpoint.file("optimizer.safetensors"));
+  for (size_t i = 0; i < params.all().size(); ++i) {
+    Param& param = params.all()[i];
+    const bool loaded = param.learned && load_averages(averages ? &*averages : nullptr, param);
+    if (!loaded) state.updates[i] = 0;
+  }
+  state.parent = Parent{fs::absolute(checkpoint.directory).lexically_normal().string(), checkpoint.step,
+                        checkpoint.hash};
+  return state;
+}
+
+}  // namespace keen
