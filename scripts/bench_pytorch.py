@@ -10,7 +10,7 @@ The models are written the way that is fast in PyTorch: scaled_dot_product_atten
 whole (B*T, V) logits, bf16 by autocast over float32 weights, optionally torch.compile. SSMax multiplies the queries by
 its row scale s ln n + b before attention. A step is forward, backward, clipping by the global norm, AdamW and zeroing; it
 trains on random tokens. Every combination of --precision and --mode runs in a process of its own, so peak memory is its
-own (resident memory of the process on the CPU, allocated memory on CUDA). Rates are medians over the timed steps.
+own (resident memory of the process on the CPU, compilation included; allocated memory on CUDA). Rates are medians over the timed steps.
 """
 
 import argparse
@@ -129,7 +129,9 @@ def build(model, T):
             B, T, _ = x.shape
             q, k, v = self.qkv(x).view(B, T, H + 2 * K, D).transpose(1, 2).split((H, K, K), dim=1)
             if model["qk_norm"]:
-                q, k = self.q_norm(q), self.k_norm(k)
+                # The weight takes the type of x, or PyTorch leaves its fused norm under autocast.
+                q, k = (F.rms_norm(x, (D,), w.weight.to(x.dtype), model["norm_eps"])
+                        for x, w in ((q, self.q_norm), (k, self.k_norm)))
             if model["position"] == "rope":
                 q, k = rotate(q, cos, sin), rotate(k, cos, sin)
             if self.scaled:
@@ -268,7 +270,10 @@ def main():
     for precision, mode in combinations:
         if precision not in ("fp32", "bf16") or mode not in ("eager", "compile"):
             parser.error(f"--precision is fp32 or bf16 and --mode is eager or compile, not {precision} and {mode}")
-    model = model_from(arguments)
+    try:
+        model = model_from(arguments)
+    except (OSError, json.JSONDecodeError) as error:
+        parser.error(f"--config {arguments.config}: {error}")
     if (arguments.tokens or 0) > model["context"]:
         parser.error(f"--tokens {arguments.tokens} exceeds the model's context {model['context']}")
     if min(arguments.warmup, arguments.steps, arguments.sequences) < 1:
