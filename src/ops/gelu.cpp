@@ -7,14 +7,19 @@ namespace keen::ops {
 
 namespace {
 
-constexpr int64_t kGrain = 1 << 12;  // elements worth a thread of their own; each costs an exponential
+// Calls body(begin, end) for blocks of fixed length in parallel: an element is then always computed by the vector loop or
+// always by its remainder, whose roundings may differ, for any number of threads.
+template <class F> void for_blocks(int64_t count, const F& body) {
+  constexpr int64_t kBlock = 1 << 12;
+  parallel_for((count + kBlock - 1) / kBlock, 1, [=](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) body(block * kBlock, std::min(count, (block + 1) * kBlock));
+  });
+}
 
 constexpr double kSqrtTwoOverPi = 0.79788456080286535588, kCubic = 0.044715;
 
-// (1 + tanh u) / 2 = sigmoid(2u): one exponential, and no cancellation where the tanh is near -1.
-template <class W> W gate_of(W x) {
-  return simd::sigmoid(W(2 * kSqrtTwoOverPi) * (x + W(kCubic) * x * x * x));
-}
+// z in (1 + tanh(z / 2)) / 2 = sigmoid(z): one exponential, and no cancellation where the tanh is near -1.
+template <class W> W gate_input(W x) { return W(2 * kSqrtTwoOverPi) * (x + W(kCubic) * x * x * x); }
 
 }  // namespace
 
@@ -34,9 +39,9 @@ template <> void gelu_on<Device::cpu>(Context&, Tensor y, ConstTensor x) {
     using W = Wide<T>;
     T* py = y.as<T>();
     const T* px = x.as<T>();
-    parallel_for(x.count(), kGrain, [=](int64_t begin, int64_t end) {
+    for_blocks(x.count(), [=](int64_t begin, int64_t end) {
 #pragma omp simd
-      for (int64_t i = begin; i < end; ++i) py[i] = T(W(px[i]) * gate_of(W(px[i])));
+      for (int64_t i = begin; i < end; ++i) py[i] = T(W(px[i]) * simd::sigmoid(gate_input(W(px[i]))));
     });
   });
 }
@@ -46,12 +51,15 @@ template <> void gelu_backward_on<Device::cpu>(Context&, Tensor dx, ConstTensor 
     using W = Wide<T>;
     T* pdx = dx.as<T>();
     const T *pdy = dy.as<T>(), *px = x.as<T>();
-    parallel_for(x.count(), kGrain, [=](int64_t begin, int64_t end) {
+    for_blocks(x.count(), [=](int64_t begin, int64_t end) {
 #pragma omp simd
       for (int64_t i = begin; i < end; ++i) {
-        const W v = W(px[i]), gate = gate_of(v);
+        // gate (1 - gate) = e / (1 + e)^2 with e = exp(-|z|): 1 - gate would cancel, and the slope magnifies that.
+        const W v = W(px[i]), z = gate_input(v);
+        const W e = simd::exp(z < W(0) ? z : -z), r = W(1) / (W(1) + e);
+        const W gate = z < W(0) ? e * r : r;
         const W slope = W(2 * kSqrtTwoOverPi) * (W(1) + W(3 * kCubic) * v * v);
-        pdx[i] = T(W(pdy[i]) * (gate + v * gate * (W(1) - gate) * slope));
+        pdx[i] = T(W(pdy[i]) * (gate + v * (e * r * r) * slope));
       }
     });
   });

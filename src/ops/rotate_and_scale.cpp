@@ -140,8 +140,11 @@ template <> void rotate_and_scale_on<Device::cpu>(Context&, const RotateAndScale
         const W ln = log_n == nullptr ? W(0) : log_n[n - 1];
         E* to = qk + row * layout.qk_columns();
         const E* from = x + row * stride;
-        for (int64_t h = 0; h < layout.H + layout.K; ++h)
-          rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, h < layout.H ? scale(h, ln) : W(1), W(1));
+        int64_t h = 0;
+        for (; h < layout.H; ++h)
+          rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, scale(h, ln), W(1));
+        for (; h < layout.H + layout.K; ++h)
+          rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, W(1), W(1));
       }
     });
   });
