@@ -91,8 +91,13 @@ std::string nearest_name(std::string_view name, std::span<const std::string_view
   return std::string(best);
 }
 
-// --- making the list
-// -------------------------------------------------------------------------------------------------
+std::string name_list(std::span<const std::string_view> names) {
+  std::string list;
+  for (const std::string_view name : names) list.append(list.empty() ? "" : ", ").append(name);
+  return list;
+}
+
+// --- making the list ---
 
 Fields::Field& Fields::add(const char* key, std::string valid, const char* meaning) {
   Field field;
@@ -192,7 +197,7 @@ Fields::Field& Fields::text(const char* key, std::optional<std::string>& value, 
 Fields::Field& Fields::choice(const char* key, std::span<const std::string_view> names,
                               std::function<size_t()> get, std::function<void(size_t)> put,
                               const char* meaning) {
-  Field& field = add(key, fmt::format("one of {}", fmt::join(names, ", ")), meaning);
+  Field& field = add(key, "one of " + name_list(names), meaning);
   field.read = [names, put = std::move(put)](const Json& json) -> Refusal {
     if (!json.is_string()) return "";
     const std::string& name = json.get_ref<const std::string&>();
@@ -225,8 +230,7 @@ Fields::Field* Fields::find(const std::string& key) {
   return at == list_.end() ? nullptr : &*at;
 }
 
-// --- reading
-// ---------------------------------------------------------------------------------------------------------
+// --- reading ---
 
 void Fields::read(const Json& document, const std::string& source) {
   source_ = source;
@@ -293,14 +297,16 @@ void Fields::set(const std::string& assignment) {
 
 void Fields::unknown(const std::string& key, const Json& value, const Found& from) {
   const std::string nearest = nearest_key(key);
-  const bool elsewhere = nearest != key && last_part(nearest) == last_part(key);
   if (nearest == key)
-    report(key, value, from,
-           "unknown key; without the dot, as keys inside of one another, it would be known");
-  else
-    report(key, value, from,
-           fmt::format("unknown key{} {}", elsewhere ? " here; did you mean" : "; the nearest known key is",
-                       nearest));
+    return report(key, value, from,
+                  "unknown key; it would be known without the dot, as an object in an object");
+  if (last_part(nearest) != last_part(key))
+    return report(key, value, from, fmt::format("unknown key; the nearest known key is {}", nearest));
+  std::string namesakes;  // the name is right, the place is not
+  for (const Field& field : list_)
+    if (last_part(field.key) == last_part(key)) namesakes += (namesakes.empty() ? "" : " or ") + field.key;
+  report(key, value, from,
+         fmt::format("unknown key here; did you mean {}?", namesakes.empty() ? nearest : namesakes));
 }
 
 std::string Fields::nearest_key(const std::string& key) const {
@@ -320,8 +326,7 @@ std::string Fields::nearest_key(const std::string& key) const {
   return best;
 }
 
-// --- problems
-// --------------------------------------------------------------------------------------------------------
+// --- problems ---
 
 void Fields::report(const std::string& key, const Json& value, const Found& from, const std::string& what) {
   bad_.insert(key.substr(0, key.find('[')));
@@ -376,11 +381,13 @@ void Fields::finish() {
     check.body();
   }
   prefix_.clear();
-  if (!problems_.empty()) fail(Exit::usage, "{}", fmt::join(problems_, "\n"));
+  if (problems_.empty()) return;
+  std::string lines = problems_.front();
+  for (size_t i = 1; i < problems_.size(); ++i) lines += '\n' + problems_[i];
+  throw Error(Exit::usage, lines);
 }
 
-// --- writing
-// ---------------------------------------------------------------------------------------------------------
+// --- writing ---
 
 Json Fields::write() const {
   Json out = Json::object();

@@ -64,8 +64,7 @@ class Fields {
     }
   };
 
-  // --- making the list
-  // ---------------------------------------------------------------------------------------------
+  // --- making the list ---
 
   Field& flag(const char* key, bool& value, const char* meaning);
   Field& integer(const char* key, int64_t& value, Range<int64_t> range, const char* meaning);
@@ -100,8 +99,7 @@ class Fields {
   // A check across fields, run at the end by finish(). Calls demand() or problem().
   void check(std::function<void()> body) { checks_.push_back({prefix_, std::move(body)}); }
 
-  // --- inside checks; keys are relative to the section
-  // -------------------------------------------------------------
+  // --- inside checks; keys are relative to the section ---
 
   // Reports `what` unless `ok`. Says nothing where one of the keys has a problem of its own. The line names
   // the first of the keys that was set by a flag, otherwise the first.
@@ -111,8 +109,7 @@ class Fields {
   // Whether none of the keys has a problem.
   bool clean(std::initializer_list<const char*> keys) const;
 
-  // --- using it
-  // ----------------------------------------------------------------------------------------------------
+  // --- using it ---
 
   // Takes the values of an object; `source` (a file name) stands at the head of each problem.
   void read(const Json& document, const std::string& source);
@@ -168,5 +165,7 @@ std::vector<Difference> differences(const Fields& left, const Fields& right);
 
 // The name that is fewest edits away (insert, delete, replace, swap neighbours).
 std::string nearest_name(std::string_view name, std::span<const std::string_view> names);
+// "red, green"
+std::string name_list(std::span<const std::string_view> names);
 
 }  // namespace keen

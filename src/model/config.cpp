@@ -67,7 +67,7 @@ class AttentionReader {
   }
 
   std::optional<LayerAttention> read_kind(const std::string& place, const Json& value) {
-    const std::string names = fmt::format("should be one of {}", fmt::join(kAttentionNames, ", "));
+    const std::string names = "should be one of " + name_list(kAttentionNames);
     if (!value.is_string()) return problem(place, value, names), std::nullopt;
     const std::string name = value.get<std::string>();
     if (std::find(kAttentionNames.begin(), kAttentionNames.end(), name) != kAttentionNames.end())
@@ -180,8 +180,7 @@ class AttentionReader {
                             nearest_name(item.key(), kAttentionKeys)));
     const auto kind = object.find("kind");
     if (kind == object.end()) {
-      problem(place, object,
-              fmt::format("kind is missing; should be one of {}", fmt::join(kAttentionNames, ", ")));
+      problem(place, object, fmt::format("kind is missing; should be one of {}", name_list(kAttentionNames)));
       return std::nullopt;
     }
     std::optional<LayerAttention> layer = read_kind(place + ".kind", *kind);
@@ -267,19 +266,20 @@ int64_t default_mlp_width(MlpKind mlp, int64_t width) {
 }
 
 std::vector<LayerAttention> parse_attention(const std::string& text, int64_t layers, int64_t context) {
-  std::vector<std::string> problems;
+  std::string problems;
   Json value;
   try {
     value = parse_json(text, "attention", Exit::usage);
   } catch (const Error&) {
     value = text;
   }
-  AttentionReader reader(
-      layers, context, [&](const std::string& place, const Json& found, const std::string& what) {
-        problems.push_back(fmt::format("attention{} = {}: {}", place, json_line(found), what));
-      });
+  AttentionReader reader(layers, context,
+                         [&](const std::string& place, const Json& found, const std::string& what) {
+                           problems += fmt::format("{}attention{} = {}: {}", problems.empty() ? "" : "\n",
+                                                   place, json_line(found), what);
+                         });
   std::vector<LayerAttention> out = reader.read(value);
-  if (!problems.empty()) fail(Exit::usage, "{}", fmt::join(problems, "\n"));
+  if (!problems.empty()) throw Error(Exit::usage, problems);
   return out;
 }
 

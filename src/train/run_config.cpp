@@ -88,7 +88,7 @@ void CheckpointConfig::fields(Fields& f) {
   f.integer("every", every, between<int64_t>(0, kMostSteps), "steps between checkpoints; 0: only at the end");
   f.integer("keep", keep, between<int64_t>(1, kMostSteps), "newest checkpoints that pruning leaves");
   f.integers("keep_steps", keep_steps, between<int64_t>(1, kMostSteps),
-             "steps whose checkpoints are saved and never pruned");
+             "steps whose checkpoints are never pruned");
 }
 
 void LogConfig::fields(Fields& f) {

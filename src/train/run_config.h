@@ -82,7 +82,7 @@ struct EvaluateConfig {
 struct CheckpointConfig {
   int64_t every = 1000;             // steps; 0: only where a run ends, stops or forks
   int64_t keep = 3;                 // newest ones
-  std::vector<int64_t> keep_steps;  // never pruned, and saved although `every` does not fall on them
+  std::vector<int64_t> keep_steps;  // whose checkpoints are never pruned
   void fields(Fields& f);
 };
 
