@@ -30,7 +30,7 @@ class CompareCommand final : public Command {
       std::error_code ignored;
       return std::filesystem::equivalent(a, b, ignored) || a.lexically_normal() == b.lexically_normal();
     };
-    std::vector<Run> runs;
+    std::vector<RunRecord> runs;
     std::string last_problem;
     size_t baseline = 0;
     const bool named = !baseline_.empty();
@@ -48,7 +48,7 @@ class CompareCommand final : public Command {
       }
     }
     if (runs.empty()) fail(Exit::data, "compare: none of the runs could be read");
-    for (const Run& run : runs)
+    for (const RunRecord& run : runs)
       for (const std::string& problem : run.problems) warn(problem);
 
     const Comparison comparison = compare_runs(std::move(runs), baseline, target_loss_);

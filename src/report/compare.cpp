@@ -21,11 +21,11 @@ void flatten(const Json& value, const std::string& key,
 }
 
 // The names of the runs, made different by more of the path where two are the same.
-std::vector<std::string> labels_of(const std::vector<Run>& runs) {
+std::vector<std::string> labels_of(const std::vector<RunRecord>& runs) {
   std::vector<std::string> labels;
-  for (const Run& run : runs) {
+  for (const RunRecord& run : runs) {
     const bool twice =
-        std::count_if(runs.begin(), runs.end(), [&](const Run& r) { return r.name == run.name; }) > 1;
+        std::count_if(runs.begin(), runs.end(), [&](const RunRecord& r) { return r.name == run.name; }) > 1;
     labels.push_back(twice ? run.path.lexically_normal().string() : run.name);
   }
   return labels;
@@ -42,62 +42,65 @@ std::string count_text(std::optional<int64_t> count) {
 // A line of the table: a label, and a cell for every run.
 struct Line {
   std::string label;
-  std::function<std::string(const Run&)> cell;
+  std::function<std::string(const RunRecord&)> cell;
 };
 
-std::string steps_text(const Run& run) {
+std::string steps_text(const RunRecord& run) {
   if (!run.steps) return kNone;
   if (!run.planned_steps || *run.planned_steps == *run.steps) return with_commas(*run.steps);
   return fmt::format("{} of {}", with_commas(*run.steps), with_commas(*run.planned_steps));
 }
 
-std::string last_validation_text(const Run& run) {
+std::string last_validation_text(const RunRecord& run) {
   if (run.validation.empty()) return kNone;
   return run.validation.back().loss ? loss_text(run.validation.back().loss) : "not finite";
 }
 
 std::vector<Line> lines_of(const Comparison& comparison) {
-  const Run& baseline = comparison.runs[comparison.baseline];
+  const RunRecord& baseline = comparison.runs[comparison.baseline];
   std::vector<Line> lines = {
       {"steps", steps_text},
-      {"tokens", [](const Run& run) { return count_text(run.tokens); }},
-      {"time", [](const Run& run) { return run.elapsed_s ? duration(*run.elapsed_s) : kNone; }},
-      {"parameters", [](const Run& run) { return count_text(run.parameters); }},
-      {"tokens/s", [](const Run& run) { return run.tokens_per_s ? short_count(*run.tokens_per_s) : kNone; }},
+      {"tokens", [](const RunRecord& run) { return count_text(run.tokens); }},
+      {"time", [](const RunRecord& run) { return run.elapsed_s ? duration(*run.elapsed_s) : kNone; }},
+      {"parameters", [](const RunRecord& run) { return count_text(run.parameters); }},
+      {"tokens/s",
+       [](const RunRecord& run) { return run.tokens_per_s ? short_count(*run.tokens_per_s) : kNone; }},
       {"final val. loss", last_validation_text},
-      {"best val. loss", [](const Run& run) { return loss_text(run.best_validation()); }},
+      {"best val. loss", [](const RunRecord& run) { return loss_text(run.best_validation()); }},
   };
   if (comparison.common_tokens) {
-    lines.push_back({fmt::format("at {} tokens", count_text(comparison.common_tokens)), [&](const Run& run) {
-                       const auto at = comparison.loss_at_common(run);
-                       return at ? loss_text(at->loss, at->exact) : kNone;
-                     }});
+    lines.push_back(
+        {fmt::format("at {} tokens", count_text(comparison.common_tokens)), [&](const RunRecord& run) {
+           const auto at = comparison.loss_at_common(run);
+           return at ? loss_text(at->loss, at->exact) : kNone;
+         }});
     if (comparison.runs.size() > 1)
       lines.push_back(
-          {"  against baseline", [&](const Run& run) {
+          {"  against baseline", [&](const RunRecord& run) {
              const auto own = comparison.loss_at_common(run), other = comparison.loss_at_common(baseline);
              if (&run == &baseline || !own || !other) return std::string(kNone);
              return fmt::format("{}{:+.4f}", own->exact && other->exact ? "" : "~", own->loss - other->loss);
            }});
   }
   if (comparison.target_loss)
-    lines.push_back({fmt::format("tokens to {:.6g}", *comparison.target_loss), [&](const Run& run) {
+    lines.push_back({fmt::format("tokens to {:.6g}", *comparison.target_loss), [&](const RunRecord& run) {
                        const auto reached = tokens_to_reach(run.validation, *comparison.target_loss);
                        return reached ? (reached->exact ? "" : "~") + count_text(reached->tokens)
                                       : "not reached";
                      }});
   if (std::any_of(comparison.runs.begin(), comparison.runs.end(),
-                  [](const Run& run) { return run.parent.has_value(); })) {
-    const auto parent = [](const Run& run) {
+                  [](const RunRecord& run) { return run.parent.has_value(); })) {
+    const auto parent = [](const RunRecord& run) {
       const std::filesystem::path path = std::filesystem::path(run.parent.value_or("")).lexically_normal();
       // RUN/checkpoints/step_N, or a bare checkpoint: its run, if it has one.
       for (auto at = path; at.has_relative_path(); at = at.parent_path())
         if (at.filename() == "checkpoints") return at.parent_path().filename().string();
       return path.filename().string();
     };
-    lines.push_back({"fork of", [parent](const Run& run) { return run.parent ? parent(run) : kNone; }});
-    lines.push_back({"  at step",
-                     [](const Run& run) { return run.parent_step ? with_commas(*run.parent_step) : kNone; }});
+    lines.push_back({"fork of", [parent](const RunRecord& run) { return run.parent ? parent(run) : kNone; }});
+    lines.push_back({"  at step", [](const RunRecord& run) {
+                       return run.parent_step ? with_commas(*run.parent_step) : kNone;
+                     }});
   }
   return lines;
 }
@@ -136,7 +139,7 @@ template <class T> Json or_null(const std::optional<T>& value) {
 
 }  // namespace
 
-std::vector<ConfigDifference> config_differences(const std::vector<Run>& runs) {
+std::vector<ConfigDifference> config_differences(const std::vector<RunRecord>& runs) {
   std::vector<std::map<std::string, std::string>> values(runs.size());
   std::vector<std::string> order;
   std::set<std::string> known;
@@ -163,11 +166,11 @@ std::vector<ConfigDifference> config_differences(const std::vector<Run>& runs) {
   return differences;
 }
 
-std::optional<Interpolated> Comparison::loss_at_common(const Run& run) const {
+std::optional<Interpolated> Comparison::loss_at_common(const RunRecord& run) const {
   return common_tokens ? loss_at(run.validation, *common_tokens) : std::nullopt;
 }
 
-Comparison compare_runs(std::vector<Run> runs, size_t baseline, std::optional<double> target_loss) {
+Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optional<double> target_loss) {
   check(baseline < runs.size(), "compare_runs: the baseline is one of the runs");
   Comparison comparison;
   comparison.runs = std::move(runs);
@@ -175,7 +178,7 @@ Comparison compare_runs(std::vector<Run> runs, size_t baseline, std::optional<do
   comparison.target_loss = target_loss;
   comparison.differences = config_differences(comparison.runs);
   std::optional<int64_t> least;
-  for (const Run& run : comparison.runs)
+  for (const RunRecord& run : comparison.runs)
     if (!run.validation.empty())
       least = std::min(least.value_or(run.validation.back().tokens), run.validation.back().tokens);
   comparison.common_tokens = least;
@@ -204,7 +207,7 @@ std::string comparison_text(const Comparison& comparison, bool colour) {
   bool interpolated = false;
   for (const Line& line : lines_of(comparison)) {
     rows.push_back({line.label});
-    for (const Run& run : comparison.runs) {
+    for (const RunRecord& run : comparison.runs) {
       rows.back().push_back(line.cell(run));
       interpolated = interpolated || rows.back().back().starts_with('~');
     }
@@ -225,7 +228,7 @@ Json comparison_json(const Comparison& comparison) {
   const std::vector<std::string> labels = labels_of(comparison.runs);
   Json runs = Json::array();
   for (size_t i = 0; i < comparison.runs.size(); ++i) {
-    const Run& run = comparison.runs[i];
+    const RunRecord& run = comparison.runs[i];
     const auto common = comparison.loss_at_common(run);
     Json entry = {{"name", labels[i]},
                   {"path", run.path.string()},

@@ -16,20 +16,20 @@ struct ConfigDifference {
   std::vector<std::string> values;
 };
 // Runs without a config take no part, and show "-". A run's name is no difference.
-std::vector<ConfigDifference> config_differences(const std::vector<Run>& runs);
+std::vector<ConfigDifference> config_differences(const std::vector<RunRecord>& runs);
 
 struct Comparison {
-  std::vector<Run> runs;
+  std::vector<RunRecord> runs;
   size_t baseline = 0;
   std::vector<ConfigDifference> differences;
   // The largest token count at which every run that has validation points has (or lies between) two of them.
   std::optional<int64_t> common_tokens;
   std::optional<double> target_loss;
 
-  std::optional<Interpolated> loss_at_common(const Run& run) const;
+  std::optional<Interpolated> loss_at_common(const RunRecord& run) const;
 };
 
-Comparison compare_runs(std::vector<Run> runs, size_t baseline, std::optional<double> target_loss);
+Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optional<double> target_loss);
 
 // For people: the differences, then one column a run; at most kConsoleWidth wide, runs that do not fit side
 // by side follow below. Interpolated numbers are marked with "~".

@@ -38,7 +38,7 @@ struct Rows {
   std::map<int64_t, double> speeds;
 };
 
-void take_row(Run& run, Rows& rows, const Json& row) {
+void take_row(RunRecord& run, Rows& rows, const Json& row) {
   const std::string kind = text_in(row, "kind");
   const auto step = integer_in(row, "step"), tokens = integer_in(row, "tokens");
   if (kind == "event") {
@@ -63,7 +63,7 @@ std::vector<Point> curve_of(const std::map<int64_t, Point>& rows) {
   return curve;
 }
 
-void read_metrics(Run& run, const fs::path& path) {
+void read_metrics(RunRecord& run, const fs::path& path) {
   const std::string text = read_file(path, Exit::data);
   Rows rows;
   size_t line = 0, unreadable = 0, first_unreadable = 0;
@@ -102,7 +102,7 @@ void read_metrics(Run& run, const fs::path& path) {
   }
 }
 
-void read_config(Run& run, const fs::path& path) {
+void read_config(RunRecord& run, const fs::path& path) {
   const std::string text = read_file(path, Exit::data);
   run.config = parse_json(text, path.string(), Exit::data);
   if (!run.config.is_object()) fail(Exit::data, "{}: not a JSON object", path.string());
@@ -118,28 +118,28 @@ void read_config(Run& run, const fs::path& path) {
 
 }  // namespace
 
-std::optional<double> Run::final_validation() const {
+std::optional<double> RunRecord::final_validation() const {
   return validation.empty() ? std::nullopt : validation.back().loss;
 }
 
-std::optional<double> Run::best_validation() const {
+std::optional<double> RunRecord::best_validation() const {
   std::optional<double> best;
   for (const Point& point : validation)
     if (point.loss && !(best && *best <= *point.loss)) best = point.loss;
   return best;
 }
 
-Run read_run(const fs::path& directory) {
+RunRecord read_run(const fs::path& directory) {
   std::error_code ignored;
   if (!fs::is_directory(directory, ignored))
     fail(Exit::data, "{}: no such run directory", directory.string());
-  Run run;
+  RunRecord run;
   run.path = directory;
   const fs::path clean = fs::absolute(directory).lexically_normal();
   run.name = (clean.has_filename() ? clean : clean.parent_path()).filename().string();
 
   int found = 0;
-  const auto attempt = [&](const char* file, void (*read)(Run&, const fs::path&)) {
+  const auto attempt = [&](const char* file, void (*read)(RunRecord&, const fs::path&)) {
     if (!fs::exists(directory / file, ignored))
       return run.problems.push_back(fmt::format("{}: not there", (directory / file).string()));
     try {

@@ -16,7 +16,7 @@ struct Point {
   std::optional<double> loss;
 };
 
-struct Run {
+struct RunRecord {
   std::filesystem::path path;
   std::string name;                      // the last part of its path
   Json config;                           // config.json, or null
@@ -38,7 +38,7 @@ struct Run {
 // Reads config.json and metrics.jsonl. Either may be missing, and single lines may be unreadable: that is
 // noted in `problems`; a last line without newline is one that is being written, and is left out. Raises
 // Exit::data when the directory is not there or holds neither file.
-Run read_run(const std::filesystem::path& directory);
+RunRecord read_run(const std::filesystem::path& directory);
 
 // The loss of a curve at a token count, between two of its points by a straight line, never outside them.
 // Empty when there is no such value, or one of the two points is not finite.
