@@ -1,5 +1,6 @@
-// Sums over rows (gradients of norm weights, biases, s and b) whose bits do not depend on the number of threads: the N
-// rows are cut into chunks by N alone, each chunk sums its rows into a row of its own, and those are added in order.
+// Sums over rows (gradients of norm weights, biases, s and b) whose bits do not depend on the number of
+// threads: the N rows are cut into chunks by N alone, each chunk sums its rows into a row of its own, and
+// those are added in order.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +10,8 @@
 
 namespace keen::ops {
 
-// The cut of N rows: at least 32 rows a chunk, so that zeroing and adding the partial sums is cheap beside the rows
-// themselves, and at most 256 chunks, so that they stay small.
+// The cut of N rows: at least 32 rows a chunk, so that zeroing and adding the partial sums is cheap beside
+// the rows themselves, and at most 256 chunks, so that they stay small.
 struct RowChunks {
   int64_t N, length, count;
   explicit RowChunks(int64_t N)
@@ -22,7 +23,8 @@ inline Tensor take_partial_sums(Context& ctx, int64_t N, int64_t columns, DType 
   return ctx.scratch.take({RowChunks(N).count, columns}, dtype);
 }
 
-// Calls body(begin, end, sums) for every chunk of rows, in parallel; `sums` is the chunk's own zeroed row of `partial`.
+// Calls body(begin, end, sums) for every chunk of rows, in parallel; `sums` is the chunk's own zeroed row of
+// `partial`.
 template <class W, class F> void sum_rows(Tensor partial, int64_t N, const F& body) {
   const RowChunks chunks(N);
   const int64_t columns = partial.shape[1];
@@ -45,7 +47,8 @@ template <class W> void add_partial_sums(Tensor gradient, Tensor partial, int64_
   W* from = partial.as<W>() + first_column;
   parallel_for(gradient.count(), 256, [=](int64_t begin, int64_t end) {
     if (chunks == 0) return;
-    // The chunks are summed first, so that a large gradient of earlier micro-batches does not swallow small ones.
+    // The chunks are summed first, so that a large gradient of earlier micro-batches does not swallow small
+    // ones.
     for (int64_t chunk = 1; chunk < chunks; ++chunk) {
       const W* more = from + chunk * columns;
 #pragma omp simd

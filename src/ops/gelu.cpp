@@ -7,12 +7,13 @@ namespace keen::ops {
 
 namespace {
 
-// Calls body(begin, end) for blocks of fixed length in parallel: an element is then always computed by the vector loop or
-// always by its remainder, whose roundings may differ, for any number of threads.
+// Calls body(begin, end) for blocks of fixed length in parallel: an element is then always computed by the
+// vector loop or always by its remainder, whose roundings may differ, for any number of threads.
 template <class F> void for_blocks(int64_t count, const F& body) {
   constexpr int64_t kBlock = 1 << 12;
   parallel_for((count + kBlock - 1) / kBlock, 1, [=](int64_t first, int64_t last) {
-    for (int64_t block = first; block < last; ++block) body(block * kBlock, std::min(count, (block + 1) * kBlock));
+    for (int64_t block = first; block < last; ++block)
+      body(block * kBlock, std::min(count, (block + 1) * kBlock));
   });
 }
 
@@ -54,7 +55,8 @@ template <> void gelu_backward_on<Device::cpu>(Context&, Tensor dx, ConstTensor 
     for_blocks(x.count(), [=](int64_t begin, int64_t end) {
 #pragma omp simd
       for (int64_t i = begin; i < end; ++i) {
-        // gate (1 - gate) = e / (1 + e)^2 with e = exp(-|z|): 1 - gate would cancel, and the slope magnifies that.
+        // gate (1 - gate) = e / (1 + e)^2 with e = exp(-|z|): 1 - gate would cancel, and the slope magnifies
+        // that.
         const W v = W(px[i]), z = gate_input(v);
         const W e = simd::exp(z < W(0) ? z : -z), r = W(1) / (W(1) + e);
         const W gate = z < W(0) ? e * r : r;

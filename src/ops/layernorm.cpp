@@ -10,13 +10,12 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 14;  // elements worth a thread of their own
 
-template <class W> struct Moments {
-  W mean, rstd;
-};
+template <class W> struct Moments { W mean, rstd; };
 
 // One row forward; `bias` may be null. The variance is taken about the mean, since E[x^2] - mean^2 cancels.
 template <class T>
-Moments<Wide<T>> layernorm_row(T* y, const T* x, const Wide<T>* w, const Wide<T>* bias, int64_t C, Wide<T> eps) {
+Moments<Wide<T>> layernorm_row(T* y, const T* x, const Wide<T>* w, const Wide<T>* bias, int64_t C,
+                               Wide<T> eps) {
   using W = Wide<T>;
   W sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
@@ -118,7 +117,8 @@ template <> void layernorm_backward_on<Device::cpu>(Context&, const LayerNormBac
     sum_rows<W>(partial, args.x.shape[0], [=](int64_t begin, int64_t end, W* sums) {
       W* dbias = biased ? sums + C : nullptr;
       for (int64_t row = begin; row < end; ++row)
-        layernorm_row_backward<T>(dx + row * C, sums, dbias, dy + row * C, x + row * C, w, {mean[row], rstd[row]}, C);
+        layernorm_row_backward<T>(dx + row * C, sums, dbias, dy + row * C, x + row * C, w,
+                                  {mean[row], rstd[row]}, C);
     });
     add_partial_sums<W>(args.dw, partial, 0);
     if (biased) add_partial_sums<W>(args.dbias, partial, C);

@@ -54,8 +54,10 @@ template <> void qk_norm_on<Device::cpu>(Context&, const QkNorm& args) {
         const T* from = qkv + row * layout.qkv_columns();
         W* out = rstd + row * heads;
         // Two loops, since g++ does not vectorize the row's sums in a loop that it has to split at h = H.
-        for (int64_t h = 0; h < layout.H; ++h) out[h] = rmsnorm_row<T>(to + h * D, from + h * D, q_weight, D, eps);
-        for (int64_t h = layout.H; h < heads; ++h) out[h] = rmsnorm_row<T>(to + h * D, from + h * D, k_weight, D, eps);
+        for (int64_t h = 0; h < layout.H; ++h)
+          out[h] = rmsnorm_row<T>(to + h * D, from + h * D, q_weight, D, eps);
+        for (int64_t h = layout.H; h < heads; ++h)
+          out[h] = rmsnorm_row<T>(to + h * D, from + h * D, k_weight, D, eps);
       }
     });
   });

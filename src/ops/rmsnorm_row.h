@@ -21,7 +21,8 @@ template <class T> Wide<T> rmsnorm_row(T* y, const T* x, const Wide<T>* w, int64
 
 // dx = rstd (dy w - x rstd^2 mean(dy w x)), and dw += dy x rstd. dx may alias dy.
 template <class T>
-void rmsnorm_row_backward(T* dx, Wide<T>* dw, const T* dy, const T* x, const Wide<T>* w, Wide<T> rstd, int64_t width) {
+void rmsnorm_row_backward(T* dx, Wide<T>* dw, const T* dy, const T* x, const Wide<T>* w, Wide<T> rstd,
+                          int64_t width) {
   using W = Wide<T>;
   W sum = 0;
 #pragma omp simd reduction(+ : sum)

@@ -20,8 +20,8 @@ Pairs pairs_of(const HeadLayout& layout, const ConstTensor& rotation) {
   return {layout.D, rotation ? rotation.shape[1] : 0};
 }
 
-// y = scale * RoPE(x) for one head, or scale * RoPE^T(x) with direction -1; `turn` holds cos and sin of each rotating
-// pair. y may be x.
+// y = scale * RoPE(x) for one head, or scale * RoPE^T(x) with direction -1; `turn` holds cos and sin of each
+// rotating pair. y may be x.
 template <class T>
 void rotate_head(T* y, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale, Wide<T> direction) {
   using W = Wide<T>;
@@ -38,37 +38,30 @@ void rotate_head(T* y, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> sca
   for (int64_t i = half + pairs.R; i < pairs.D; ++i) y[i] = T(scale * W(x[i]));
 }
 
-// In place, d = scale * g with g = RoPE^T d for one head. Returns <g, x>, g not yet rounded: what ds and db sum up.
-template <class T>
-Wide<T> rotate_head_back(T* d, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale) {
+// <g, x> for one head, g = RoPE^T d not rounded: what ds and db sum up. Apart from rotate_head, so that the
+// rotation rounds alike whether s is learned or not.
+template <class T> Wide<T> product_with_gradient(const T* d, const T* x, const Wide<T>* turn, Pairs pairs) {
   using W = Wide<T>;
   const int64_t half = pairs.half();
   W product = 0;
 #pragma omp simd reduction(+ : product)
   for (int64_t i = 0; i < pairs.R; ++i) {
     const W a = W(d[i]), b = W(d[i + half]), cosine = turn[2 * i], sine = turn[2 * i + 1];
-    const W ga = a * cosine + b * sine, gb = b * cosine - a * sine;
-    product += ga * W(x[i]) + gb * W(x[i + half]);
-    d[i] = T(scale * ga);
-    d[i + half] = T(scale * gb);
+    product += (a * cosine + b * sine) * W(x[i]) + (b * cosine - a * sine) * W(x[i + half]);
   }
 #pragma omp simd reduction(+ : product)
-  for (int64_t i = pairs.R; i < half; ++i) {
-    product += W(d[i]) * W(x[i]);
-    d[i] = T(scale * W(d[i]));
-  }
+  for (int64_t i = pairs.R; i < half; ++i) product += W(d[i]) * W(x[i]);
 #pragma omp simd reduction(+ : product)
-  for (int64_t i = half + pairs.R; i < pairs.D; ++i) {
-    product += W(d[i]) * W(x[i]);
-    d[i] = T(scale * W(d[i]));
-  }
+  for (int64_t i = half + pairs.R; i < pairs.D; ++i) product += W(d[i]) * W(x[i]);
   return product;
 }
 
 // c(h, n) = s_h ln n + b_h.
 template <class W> struct RowScale {
   const W *s, *b;  // null: absent
-  W operator()(int64_t h, W log_n) const { return s == nullptr ? W(1) : s[h] * log_n + (b == nullptr ? W(0) : b[h]); }
+  W operator()(int64_t h, W log_n) const {
+    return s == nullptr ? W(1) : s[h] * log_n + (b == nullptr ? W(0) : b[h]);
+  }
 };
 
 template <class W> RowScale<W> row_scale(const ConstTensor& s, const ConstTensor& b) {
@@ -76,8 +69,9 @@ template <class W> RowScale<W> row_scale(const ConstTensor& s, const ConstTensor
 }
 
 // What both directions require of x, the tables, s and b. `positions` is first_position + T.
-void check_inputs(const ConstTensor& x, const ConstTensor& rotation, const ConstTensor& log_n, const ConstTensor& s,
-                  const ConstTensor& b, const HeadLayout& layout, int64_t T, int64_t positions) {
+void check_inputs(const ConstTensor& x, const ConstTensor& rotation, const ConstTensor& log_n,
+                  const ConstTensor& s, const ConstTensor& b, const HeadLayout& layout, int64_t T,
+                  int64_t positions) {
   const auto [N, columns] = dims<2>(x);
   const DType vectors = wide(x.dtype);
   check(layout.H > 0 && layout.K > 0 && layout.H % layout.K == 0, "rotate_and_scale: H is a multiple of K");
@@ -94,15 +88,18 @@ void check_inputs(const ConstTensor& x, const ConstTensor& rotation, const Const
   expect(s, {layout.H}, vectors, "rotate_and_scale: s (H)");
   if (b) expect(b, {layout.H}, vectors, "rotate_and_scale: b (H)");
   expect(log_n, {dims<1>(log_n)[0]}, vectors, "rotate_and_scale: log_n (P)");
-  check(positions <= log_n.shape[0], "rotate_and_scale: first_position + T must not exceed the P numbers of log_n");
+  check(positions <= log_n.shape[0],
+        "rotate_and_scale: first_position + T must not exceed the P numbers of log_n");
 }
 
 }  // namespace
 
 void rotate_and_scale(Context& ctx, const RotateAndScale& args) {
   check(args.first_position >= 0, "rotate_and_scale: first_position is not negative");
-  check_inputs(args.x, args.rotation, args.log_n, args.s, args.b, args.layout, args.T, args.first_position + args.T);
-  expect(args.qk, {args.x.shape[0], args.layout.qk_columns()}, args.x.dtype, "rotate_and_scale: qk (N, (H+K)D)");
+  check_inputs(args.x, args.rotation, args.log_n, args.s, args.b, args.layout, args.T,
+               args.first_position + args.T);
+  expect(args.qk, {args.x.shape[0], args.layout.qk_columns()}, args.x.dtype,
+         "rotate_and_scale: qk (N, (H+K)D)");
   check(args.qk.data == nullptr || args.qk.data != args.x.data || args.x.shape == args.qk.shape,
         "rotate_and_scale: qk may be x only if x is (N, (H+K)D)");
   on_device(ctx, [&]<Device D>() { rotate_and_scale_on<D>(ctx, args); });
@@ -170,13 +167,12 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
         const W ln = log_n == nullptr ? W(0) : log_n[n - 1];
         E* d = dqkv + row * d_stride;
         const E* raw = x + row * stride;
-        int64_t h = 0;
-        for (; learned && h < layout.H; ++h) {
-          const W product = rotate_head_back<E>(d + h * pairs.D, raw + h * pairs.D, turn, pairs, scale(h, ln));
+        for (int64_t h = 0; learned && h < layout.H; ++h) {
+          const W product = product_with_gradient<E>(d + h * pairs.D, raw + h * pairs.D, turn, pairs);
           sums[h] += ln * product;
           sums[layout.H + h] += product;
         }
-        for (; h < layout.H + layout.K; ++h) {
+        for (int64_t h = 0; h < layout.H + layout.K; ++h) {
           E* head = d + h * pairs.D;
           rotate_head<E>(head, head, turn, pairs, h < layout.H ? scale(h, ln) : W(1), W(-1));
         }

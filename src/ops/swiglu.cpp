@@ -47,7 +47,8 @@ template <> void swiglu_on<Device::cpu>(Context&, Tensor y, ConstTensor gate_up)
   });
 }
 
-template <> void swiglu_backward_on<Device::cpu>(Context&, Tensor dgate_up, ConstTensor dy, ConstTensor gate_up) {
+template <>
+void swiglu_backward_on<Device::cpu>(Context&, Tensor dgate_up, ConstTensor dy, ConstTensor gate_up) {
   with_float_type(dy.dtype, [&]<class T>() {
     using W = Wide<T>;
     const int64_t F = dy.shape[1];

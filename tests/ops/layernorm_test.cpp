@@ -35,7 +35,8 @@ struct Inputs {
 // Forward and backward in any type, the outputs poisoned, dw and dbias starting at `start`.
 struct Outcome {
   Tensor y, mean, rstd, dx, dw, dbias;
-  Outcome(Tensors& t, const Inputs& in, DType dtype, bool biased = true, bool in_place = false, double start = 0) {
+  Outcome(Tensors& t, const Inputs& in, DType dtype, bool biased = true, bool in_place = false,
+          double start = 0) {
     const Tensor x = t.copy_as(in.x, dtype), w = t.copy_as(in.w, wide(dtype)), dy = t.copy_as(in.dy, dtype);
     const Tensor bias = biased ? t.copy_as(in.bias, wide(dtype)) : Tensor{};
     const int64_t N = x.shape[0];
@@ -47,8 +48,11 @@ struct Outcome {
     if (biased) dbias = t.copy_as(dw, wide(dtype));
     Context ctx;
     const auto run = [&] {
-      layernorm(ctx, {.y = y, .mean = mean, .rstd = rstd, .x = in_place ? y : x, .w = w, .bias = bias, .eps = kEps});
-      layernorm_backward(ctx, {.dx = dx, .dw = dw, .dbias = dbias, .dy = dy, .x = x, .w = w, .mean = mean, .rstd = rstd});
+      layernorm(
+          ctx,
+          {.y = y, .mean = mean, .rstd = rstd, .x = in_place ? y : x, .w = w, .bias = bias, .eps = kEps});
+      layernorm_backward(
+          ctx, {.dx = dx, .dw = dw, .dbias = dbias, .dy = dy, .x = x, .w = w, .mean = mean, .rstd = rstd});
     };
     prepare(ctx, run);
     run();
@@ -71,7 +75,8 @@ TEST(LayerNorm, MatchesItsFormula) {
         EXPECT_NEAR(run.rstd.as<double>()[row] / rstd, 1, 1e-12);
         for (int64_t c = 0; c < C; ++c)
           EXPECT_NEAR(run.y.as<double>()[row * C + c],
-                      (x[c] - mean) * rstd * in.w.as<double>()[c] + (biased ? in.bias.as<double>()[c] : 0), 1e-11);
+                      (x[c] - mean) * rstd * in.w.as<double>()[c] + (biased ? in.bias.as<double>()[c] : 0),
+                      1e-11);
       }
     }
   }
@@ -176,7 +181,8 @@ TEST(LayerNorm, RefusesOtherShapesAndTypes) {
     if (field == 5) bad.w = t.zeros({3}, DType::f32);
     EXPECT_THROW(layernorm(ctx, bad), Error) << field;
   }
-  const LayerNormBackward right = {.dx = x, .dw = w, .dbias = w, .dy = x, .x = x, .w = w, .mean = rows, .rstd = rows};
+  const LayerNormBackward right = {
+      .dx = x, .dw = w, .dbias = w, .dy = x, .x = x, .w = w, .mean = rows, .rstd = rows};
   for (int field = 0; field < 7; ++field) {
     LayerNormBackward bad = right;
     if (field == 0) bad.dx = other;

@@ -21,7 +21,8 @@ struct Case {
 };
 constexpr Case kCases[] = {{1, {1, 1, 2}}, {5, {6, 2, 6}}, {70, {6, 2, 64}}};
 
-// The inputs of one case in float64; `dqk` is the gradient of the normalized queries and keys, and beside it the values'.
+// The inputs of one case in float64; `dqk` is the gradient of the normalized queries and keys, and beside it
+// the values'.
 struct Inputs {
   Tensor qkv, q_weight, k_weight, dqk;
   Inputs(Tensors& t, const Case& at) {
@@ -48,10 +49,21 @@ struct Outcome {
     dk_weight = t.copy_as(dq_weight, wide(dtype));
     Context ctx;
     const auto run = [&] {
-      qk_norm(ctx, {.qk = qk, .rstd = rstd, .qkv = qkv, .q_weight = q_weight, .k_weight = k_weight,
-                    .layout = layout, .eps = kEps});
-      qk_norm_backward(ctx, {.dqkv = dqkv, .dq_weight = dq_weight, .dk_weight = dk_weight, .rstd = rstd, .qkv = qkv,
-                             .q_weight = q_weight, .k_weight = k_weight, .layout = layout});
+      qk_norm(ctx, {.qk = qk,
+                    .rstd = rstd,
+                    .qkv = qkv,
+                    .q_weight = q_weight,
+                    .k_weight = k_weight,
+                    .layout = layout,
+                    .eps = kEps});
+      qk_norm_backward(ctx, {.dqkv = dqkv,
+                             .dq_weight = dq_weight,
+                             .dk_weight = dk_weight,
+                             .rstd = rstd,
+                             .qkv = qkv,
+                             .q_weight = q_weight,
+                             .k_weight = k_weight,
+                             .layout = layout});
     };
     prepare(ctx, run);
     run();
@@ -73,7 +85,8 @@ TEST(QkNorm, MatchesItsFormulaPerHead) {
         const double rstd = 1 / std::sqrt(squares / static_cast<double>(D) + kEps);
         EXPECT_NEAR(run.rstd.as<double>()[row * (H + K) + h] / rstd, 1, 1e-12);
         for (int64_t d = 0; d < D; ++d)
-          EXPECT_NEAR(run.qk.as<double>()[row * at.layout.qk_columns() + h * D + d], x[d] * rstd * w[d], 1e-12);
+          EXPECT_NEAR(run.qk.as<double>()[row * at.layout.qk_columns() + h * D + d], x[d] * rstd * w[d],
+                      1e-12);
       }
   }
 }
@@ -85,12 +98,17 @@ TEST(QkNorm, GradientsAgreeWithCentralDifferences) {
     const HeadLayout& layout = at.layout;
     const Outcome run(t, in, layout, DType::f64);
     const Tensor qk = t.poisoned({at.N, layout.qk_columns()}), rstd = t.poisoned({at.N, layout.H + layout.K});
-    // The loss weighs the normalized heads by dqk, and the values, which pass by, by what lies beside it: their columns
-    // of dqkv are left alone and so are already the gradient.
+    // The loss weighs the normalized heads by dqk, and the values, which pass by, by what lies beside it:
+    // their columns of dqkv are left alone and so are already the gradient.
     const auto loss = [&] {
       Context ctx;
-      qk_norm(ctx, {.qk = qk, .rstd = rstd, .qkv = in.qkv, .q_weight = in.q_weight, .k_weight = in.k_weight,
-                    .layout = layout, .eps = kEps});
+      qk_norm(ctx, {.qk = qk,
+                    .rstd = rstd,
+                    .qkv = in.qkv,
+                    .q_weight = in.q_weight,
+                    .k_weight = in.k_weight,
+                    .layout = layout,
+                    .eps = kEps});
       double sum = 0;
       for (int64_t row = 0; row < at.N; ++row)
         for (int64_t c = 0; c < layout.qkv_columns(); ++c)
@@ -170,7 +188,8 @@ TEST(QkNorm, RefusesOtherShapesAndTypes) {
   const HeadLayout layout = {6, 2, 4};
   const Tensor qkv = t.zeros({3, 40}), qk = t.zeros({3, 32}), rstd = t.zeros({3, 8}), w = t.zeros({4});
   const Tensor other = t.zeros({3, 7});
-  const QkNorm good = {.qk = qk, .rstd = rstd, .qkv = qkv, .q_weight = w, .k_weight = w, .layout = layout, .eps = kEps};
+  const QkNorm good = {
+      .qk = qk, .rstd = rstd, .qkv = qkv, .q_weight = w, .k_weight = w, .layout = layout, .eps = kEps};
   for (int field = 0; field < 6; ++field) {
     QkNorm bad = good;
     if (field == 0) bad.qk = other;
@@ -181,8 +200,14 @@ TEST(QkNorm, RefusesOtherShapesAndTypes) {
     if (field == 5) bad.qk = t.zeros({3, 32}, DType::f32);
     EXPECT_THROW(qk_norm(ctx, bad), Error) << field;
   }
-  const QkNormBackward right = {.dqkv = qkv, .dq_weight = w, .dk_weight = w, .rstd = rstd, .qkv = qkv,
-                                .q_weight = w, .k_weight = w, .layout = layout};
+  const QkNormBackward right = {.dqkv = qkv,
+                                .dq_weight = w,
+                                .dk_weight = w,
+                                .rstd = rstd,
+                                .qkv = qkv,
+                                .q_weight = w,
+                                .k_weight = w,
+                                .layout = layout};
   for (int field = 0; field < 7; ++field) {
     QkNormBackward bad = right;
     if (field == 0) bad.dqkv = other;

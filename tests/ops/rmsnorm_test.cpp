@@ -49,7 +49,8 @@ TEST(RmsNorm, MatchesItsFormula) {
       const double rstd = 1 / std::sqrt(squares / static_cast<double>(C) + kEps);
       EXPECT_NEAR(run.rstd.as<double>()[row], rstd, 1e-12 * rstd);
       for (int64_t c = 0; c < C; ++c)
-        EXPECT_NEAR(run.y.as<double>()[row * C + c], x.as<double>()[row * C + c] * rstd * w.as<double>()[c], 1e-12);
+        EXPECT_NEAR(run.y.as<double>()[row * C + c], x.as<double>()[row * C + c] * rstd * w.as<double>()[c],
+                    1e-12);
     }
   }
 }
@@ -95,7 +96,8 @@ TEST(RmsNorm, YMayAliasXAndDxMayAliasDy) {
     const Tensor x64 = t.normal({70, 65}), w64 = t.normal({65}), dy64 = t.normal({70, 65});
     const Outcome want(t, x64, w64, dy64, dtype);
     const Tensor x = t.copy_as(x64, dtype), w = t.copy_as(w64, wide(dtype)), dy = t.copy_as(dy64, dtype);
-    const Tensor y = t.copy_as(x, dtype), rstd = t.poisoned({70}, wide(dtype)), dw = t.zeros({65}, wide(dtype));
+    const Tensor y = t.copy_as(x, dtype), rstd = t.poisoned({70}, wide(dtype)),
+                 dw = t.zeros({65}, wide(dtype));
     Context ctx;
     const auto run = [&] {
       rmsnorm(ctx, y, rstd, y, w, kEps);

@@ -25,7 +25,8 @@ TEST(Swiglu, MatchesItsFormula) {
     swiglu(ctx, y, gate_up);
     for (int64_t row = 0; row < N; ++row)
       for (int64_t f = 0; f < F; ++f) {
-        const double g = gate_up.as<double>()[row * 2 * F + f], up = gate_up.as<double>()[row * 2 * F + F + f];
+        const double g = gate_up.as<double>()[row * 2 * F + f],
+                     up = gate_up.as<double>()[row * 2 * F + F + f];
         EXPECT_NEAR(y.as<double>()[row * F + f], g / (1 + std::exp(-g)) * up, 1e-13);
       }
   }
