@@ -65,50 +65,6 @@ void multiply_rows(const Gemm& g, int64_t begin, int64_t end) {
   }
 }
 
-typedef uint16_t Lane8 __attribute__((vector_size(16), aligned(2), may_alias));
-
-// An 8 x 8 transpose is three rounds of interleaving the upper with the lower half of the rows.
-inline void transpose_8x8(uint16_t* to, int64_t to_stride, const uint16_t* from, int64_t from_stride) {
-  Lane8 rows[8], next[8];
-  for (int i = 0; i < 8; ++i) rows[i] = *reinterpret_cast<const Lane8*>(from + i * from_stride);
-  for (int round = 0; round < 3; ++round) {
-    for (int i = 0; i < 4; ++i) {
-      next[2 * i] = __builtin_shufflevector(rows[i], rows[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
-      next[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
-    }
-    for (int i = 0; i < 8; ++i) rows[i] = next[i];
-  }
-  for (int i = 0; i < 8; ++i) *reinterpret_cast<Lane8*>(to + i * to_stride) = rows[i];
-}
-
-// y (M', K) = columns [first, first + M') of x (K, M), transposed; both bf16.
-void transpose_columns(Tensor y, ConstTensor x, int64_t first) {
-  constexpr int64_t kTile = 32;  // columns, a cache line of x; as many rows
-  const auto [m, k] = dims<2>(y);
-  const int64_t x_stride = x.shape[1], y_stride = k, columns = m;
-  const auto* from = reinterpret_cast<const uint16_t*>(x.as<bf16>()) + first;
-  auto* to = reinterpret_cast<uint16_t*>(y.as<bf16>());
-  parallel_for((columns + kTile - 1) / kTile, 1, [=](int64_t begin, int64_t end) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t c_end = std::min((tile + 1) * kTile, columns);
-      for (int64_t r0 = 0; r0 < y_stride; r0 += kTile) {
-        const int64_t r_end = std::min(r0 + kTile, y_stride);
-        for (int64_t c = tile * kTile; c < c_end; c += 8) {
-          for (int64_t r = r0; r < r_end; r += 8) {
-            if (c + 8 <= c_end && r + 8 <= r_end) {
-              transpose_8x8(to + c * y_stride + r, y_stride, from + r * x_stride + c, x_stride);
-              continue;
-            }
-            for (int64_t i = c; i < std::min(c + 8, c_end); ++i)
-              for (int64_t j = r; j < std::min(r + 8, r_end); ++j)
-                to[i * y_stride + j] = from[j * x_stride + i];
-          }
-        }
-      }
-    }
-  });
-}
-
 // A bf16 product on a processor without bf16 arithmetic, where oneDNN would refuse it or emulate every
 // instruction.
 void gemm_as_float32(Context& ctx, const Gemm& g) {
@@ -124,26 +80,6 @@ void gemm_as_float32(Context& ctx, const Gemm& g) {
   if (g.c.dtype == DType::bf16) convert(ctx, g.c, copy.c);
 }
 
-// A bf16 product with a transposed a (dw = dy^T x), a panel of rows of c after the other.
-void gemm_in_panels(Context& ctx, const Gemm& g) {
-  constexpr int64_t kPanelRows = 1024;
-  ScratchScope scope(ctx);
-  const auto [k, m] = dims<2>(g.a);
-  const Tensor panel = ctx.scratch.take({std::min(m, kPanelRows), k}, DType::bf16);
-  for (int64_t begin = 0; begin < m; begin += kPanelRows) {
-    const int64_t end = std::min(begin + kPanelRows, m);
-    const Tensor a = panel.rows(0, end - begin);
-    on_device(ctx, [&]<Device D>() {
-      if constexpr (D == Device::cpu) transpose_columns(a, g.a, begin);
-    });
-    Gemm part = g;
-    part.c = g.c.rows(begin, end);
-    part.a = a;
-    part.transpose_a = false;
-    gemm(ctx, part);
-  }
-}
-
 }  // namespace
 
 void gemm(Context& ctx, const Gemm& args) {
@@ -151,7 +87,6 @@ void gemm(Context& ctx, const Gemm& args) {
   int64_t workspace_bytes = kCudaGemmWorkspaceBytes;
   if (ctx.device == Device::cpu) {
     if (args.a.dtype == DType::bf16 && !fast_bf16(Device::cpu)) return gemm_as_float32(ctx, args);
-    if (args.a.dtype == DType::bf16 && args.transpose_a) return gemm_in_panels(ctx, args);
     workspace_bytes = args.a.dtype == DType::f64 ? 0 : onednn_workspace_bytes(ctx, args);
   }
   ScratchScope scope(ctx);

@@ -2,6 +2,8 @@
 
 #include <omp.h>
 
+#include <algorithm>
+#include <array>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 
@@ -37,40 +39,67 @@ dnnl::memory::data_type library_type(DType type) {
   return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
 }
 
-// The primitive of one kind of product, and memory objects whose pointers are set at every call.
+// Whether b is first packed into the layout that the kernel multiplies. With plain rows every block of rows
+// of c packs its part of b anew. Measured on one core of a Zen 5 in GFLOP/s, 1024 rows, 768 x 2304: dx in
+// bf16 from 366 to 431, in float32 from 171 to 209; dw from 360 to 371 and from 186 to 202. Transposing dy
+// first gained no more for dw. Where b is transposed (forward) packing gains nothing, and on small products
+// it costs more than it saves.
+bool worth_packing(const Key& key, bool transpose_b) { return !transpose_b && key.m >= 768 && key.k >= 512; }
+
+int64_t aligned(int64_t bytes) {
+  return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
+}
+
+// The primitives of one kind of product, and memory objects whose pointers are set at every call.
 struct Product {
   dnnl::matmul primitive;
-  dnnl::memory a, b, bias, c, scratchpad;
-  int64_t workspace_bytes = 0;
+  dnnl::reorder pack;  // empty where b is taken as it lies
+  dnnl::memory a, b, packed_b, bias, c, scratchpad, pack_scratchpad;
+  int64_t scratchpad_bytes = 0, packed_bytes = 0;
 
   Product(const dnnl::engine& engine, const Gemm& g) {
     using dnnl::memory;
-    const auto [m, n, k, how] = key_of(g);
+    const Key key = key_of(g);
+    const auto [m, n, k, how] = key;
     // A transposed operand is the same memory with its strides exchanged.
     const memory::desc a_desc({m, k}, library_type(g.a.dtype),
                               g.transpose_a ? memory::dims{1, m} : memory::dims{k, 1});
     const memory::desc b_desc({k, n}, library_type(g.b.dtype),
                               g.transpose_b ? memory::dims{1, k} : memory::dims{n, 1});
+    const memory::desc any_desc({k, n}, library_type(g.b.dtype), memory::format_tag::any);
     const memory::desc c_desc({m, n}, library_type(g.c.dtype), memory::dims{n, 1});
     const memory::desc bias_desc({1, n}, memory::data_type::f32, memory::dims{n, 1});
+    const memory::desc& given_b = worth_packing(key, g.transpose_b) ? any_desc : b_desc;
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    dnnl::primitive_attr pack_attributes;
+    pack_attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (g.accumulate) {
       dnnl::post_ops sum;
       sum.append_sum(1.0f);
       attributes.set_post_ops(sum);
     }
-    const dnnl::matmul::desc desc = g.bias ? dnnl::matmul::desc(a_desc, b_desc, bias_desc, c_desc)
-                                           : dnnl::matmul::desc(a_desc, b_desc, c_desc);
+    const dnnl::matmul::desc desc = g.bias ? dnnl::matmul::desc(a_desc, given_b, bias_desc, c_desc)
+                                           : dnnl::matmul::desc(a_desc, given_b, c_desc);
     const dnnl::matmul::primitive_desc description(desc, attributes, engine);
     primitive = dnnl::matmul(description);
-    workspace_bytes = static_cast<int64_t>(description.scratchpad_desc().get_size());
     a = memory(a_desc, engine, nullptr);
     b = memory(b_desc, engine, nullptr);
     c = memory(c_desc, engine, nullptr);
     if (g.bias) bias = memory(bias_desc, engine, nullptr);
     scratchpad = memory(description.scratchpad_desc(), engine, nullptr);
+    scratchpad_bytes = aligned(static_cast<int64_t>(description.scratchpad_desc().get_size()));
+    if (description.weights_desc() == b_desc) return;
+    packed_b = memory(description.weights_desc(), engine, nullptr);
+    packed_bytes = aligned(static_cast<int64_t>(description.weights_desc().get_size()));
+    const dnnl::reorder::primitive_desc pack_description(b, packed_b, pack_attributes);
+    pack = dnnl::reorder(pack_description);
+    pack_scratchpad = memory(pack_description.scratchpad_desc(), engine, nullptr);
+    scratchpad_bytes = std::max(scratchpad_bytes,
+                                aligned(static_cast<int64_t>(pack_description.scratchpad_desc().get_size())));
   }
+
+  int64_t workspace_bytes() const { return packed_bytes + scratchpad_bytes; }
 };
 
 class Products : public LibraryState {
@@ -89,26 +118,41 @@ class Products : public LibraryState {
 
   void run(const Gemm& g, Tensor workspace) {
     Product& product = find(g);
-    check(workspace.bytes() >= product.workspace_bytes, "gemm: the workspace is smaller than the plan");
-    // The C interface, because the C++ one allocates at every call.
-    dnnl_exec_arg_t args[5];
-    int count = 0;
-    const auto add = [&](int name, dnnl::memory& memory, const void* data) {
-      memory.set_data_handle(const_cast<void*>(data));
-      args[count++] = {name, memory.get()};
-    };
-    add(DNNL_ARG_SRC, product.a, g.a.data);
-    add(DNNL_ARG_WEIGHTS, product.b, g.b.data);
-    add(DNNL_ARG_DST, product.c, g.c.data);
-    if (g.bias) add(DNNL_ARG_BIAS, product.bias, g.bias.data);
-    if (product.workspace_bytes > 0) add(DNNL_ARG_SCRATCHPAD, product.scratchpad, workspace.data);
-    const dnnl_status_t status = dnnl_primitive_execute(product.primitive.get(), stream_.get(), count, args);
-    if (status != dnnl_success)
-      fail(Exit::device, "oneDNN failed in a matrix product (status {})", static_cast<int>(status));
+    check(workspace.bytes() >= product.workspace_bytes(), "gemm: the workspace is smaller than the plan");
+    std::byte* scratchpad = workspace.data + product.packed_bytes;
+    product.b.set_data_handle(const_cast<std::byte*>(g.b.data));
+    dnnl::memory& b = product.pack ? product.packed_b : product.b;
+    if (product.pack) {
+      b.set_data_handle(workspace.data);
+      product.pack_scratchpad.set_data_handle(scratchpad);
+      execute(product.pack, {{{DNNL_ARG_FROM, product.b.get()},
+                              {DNNL_ARG_TO, b.get()},
+                              {DNNL_ARG_SCRATCHPAD, product.pack_scratchpad.get()}}});
+    }
+    product.a.set_data_handle(const_cast<std::byte*>(g.a.data));
+    product.c.set_data_handle(g.c.data);
+    product.scratchpad.set_data_handle(scratchpad);
+    if (g.bias) product.bias.set_data_handle(const_cast<std::byte*>(g.bias.data));
+    execute(product.primitive, {{{DNNL_ARG_SRC, product.a.get()},
+                                 {DNNL_ARG_WEIGHTS, b.get()},
+                                 {DNNL_ARG_DST, product.c.get()},
+                                 {DNNL_ARG_SCRATCHPAD, product.scratchpad.get()},
+                                 {DNNL_ARG_BIAS, g.bias ? product.bias.get() : nullptr}}});
     stream_.wait();
   }
 
  private:
+  // Through the C interface, because the C++ one allocates at every call. Arguments that are null are left
+  // out.
+  void execute(const dnnl::primitive& primitive, std::array<dnnl_exec_arg_t, 5> args) {
+    const auto used =
+        std::remove_if(args.begin(), args.end(), [](const auto& arg) { return arg.memory == nullptr; });
+    const dnnl_status_t status = dnnl_primitive_execute(primitive.get(), stream_.get(),
+                                                        static_cast<int>(used - args.begin()), args.data());
+    if (status != dnnl_success)
+      fail(Exit::device, "oneDNN failed in a matrix product (status {})", static_cast<int>(status));
+  }
+
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
   std::unordered_map<Key, Product, KeyHash> products_;
@@ -122,7 +166,7 @@ Products& products_of(Context& ctx) {
 }  // namespace
 
 int64_t onednn_workspace_bytes(Context& ctx, const Gemm& args) {
-  return products_of(ctx).find(args).workspace_bytes;
+  return products_of(ctx).find(args).workspace_bytes();
 }
 
 void onednn_gemm(Context& ctx, const Gemm& args, Tensor workspace) { products_of(ctx).run(args, workspace); }
