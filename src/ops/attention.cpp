@@ -19,19 +19,18 @@ int64_t workers(int64_t items) { return std::min<int64_t>(items, omp_get_max_thr
 // delta_i = dout_i out_i, the sum over a row of weights times their gradients.
 template <class T> void fill_delta(const AttentionBackward& a, Tensor delta) {
   using W = Wide<T>;
-  const auto [B, H, rows] = dims<3>(delta);
-  const int64_t D = a.q.D, tokens = rows, heads = H;
+  const int64_t H = a.q.heads, tokens = a.q.T, D = a.q.D;
   const T *out = a.out.as<T>(), *dout = a.dout.as<T>();
   W* to = delta.as<W>();
-  parallel_for(B * heads * tokens, 256, [=](int64_t begin, int64_t end) {
-    for (int64_t x = begin; x < end; ++x) {
-      const int64_t i = x % tokens, h = x / tokens % heads, b = x / tokens / heads;
-      const int64_t at = ((b * tokens + i) * heads + h) * D;
-      W sum = 0;
+  parallel_for(a.q.B * tokens, 16, [=](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t h = 0; h < H; ++h) {
+        const T *x = out + (row * H + h) * D, *y = dout + (row * H + h) * D;
+        W sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t d = 0; d < D; ++d) sum += W(out[at + d]) * W(dout[at + d]);
-      to[x] = sum;
-    }
+        for (int64_t d = 0; d < D; ++d) sum += W(x[d]) * W(y[d]);
+        to[(row / tokens * H + h) * tokens + row % tokens] = sum;
+      }
   });
 }
 

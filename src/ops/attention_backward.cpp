@@ -184,6 +184,9 @@ template <int kBytes, class T> [[gnu::always_inline]] inline void run_item(const
       const int64_t queries = std::min(kQueries, tokens - i0);
       for (int64_t key = x.first_key; key < std::min(x.end_key, i0 + queries); key += kKeys) {
         load_keys(t, head, key, std::min(kKeys, tokens - key));
+        const int64_t next = std::min({key + 2 * kKeys, x.end_key, i0 + queries});
+        tile::prefetch_rows(head.k, key + kKeys, next, D);
+        tile::prefetch_rows(head.v, key + kKeys, next, D);
         const int64_t at = (key - x.first_key) * stride;
         add_tile<kBytes>(t, t.dk + at, t.dv + at, i0, key, tokens, D, x.sides);
       }

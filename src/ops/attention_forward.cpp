@@ -88,6 +88,9 @@ template <int kBytes, class T>
     const int64_t keys = std::min(kKeys, end - key);
     tile::load_rows(t.keys, head.k, key, keys, tile::round_up(keys, tile::kMicroRows), D, W(1));
     tile::load_rows(t.values, head.v, key, keys, tile::round_up(keys, tile::kMicroRows), D, W(1));
+    const int64_t next = std::min(key + 2 * kKeys, end);
+    tile::prefetch_rows(head.k, key + kKeys, next, D);
+    tile::prefetch_rows(head.v, key + kKeys, next, D);
     tile::for_each_step<tile::kLanes<W, kBytes>>(key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
       const int64_t from = (step.key - key) * stride, n = step.first_lane;
       tile::product<kBytes, tile::Start::zero>(t.scores + n, kQueries, t.keys + from, stride, int64_t{1},

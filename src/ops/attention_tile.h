@@ -7,7 +7,7 @@
 // products as scalars that are broadcast, so that they are copied but never transposed.
 #pragma once
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -19,6 +19,7 @@ namespace keen::ops::tile {
 
 inline constexpr int64_t kQueries = 64;       // lanes of a tile, and its row stride
 inline constexpr int64_t kKeys = 64;          // keys of a block
+static_assert(kQueries == kKeys, "scratch is shared out in blocks of one size");
 inline constexpr int64_t kDiagonalKeys = 16;  // keys of a step where the block crosses the diagonal
 inline constexpr int64_t kMicroRows = 4;      // rows of a register block; row counts of products are multiples of it
 
@@ -126,11 +127,22 @@ template <class T, class W>
   for (int64_t t = 0; t < count; ++t) {
     const T* from = head.row(begin + t);
     W* to = tile + t * stride;
+    int64_t d = 0;
+    for (; d + 16 <= D; d += 16) {  // whole vectors: a loop over D would cost more than it moves
 #pragma omp simd
-    for (int64_t d = 0; d < D; ++d) to[d] = factor * W(from[d]);
-    for (int64_t d = D; d < stride; ++d) to[d] = 0;
+      for (int64_t x = 0; x < 16; ++x) to[d + x] = factor * W(from[d + x]);
+    }
+    for (; d < D; ++d) to[d] = factor * W(from[d]);
+    for (; d < stride; ++d) to[d] = 0;
   }
   for (int64_t x = count * stride; x < padded * stride; ++x) tile[x] = 0;
+}
+
+// Asks for rows that load_rows will read next: rows of packed heads lie pages apart, where no hardware prefetcher follows.
+template <class T> [[gnu::always_inline]] inline void prefetch_rows(HeadRows<T> head, int64_t begin, int64_t end, int64_t D) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t t = begin; t < end; ++t)
+    for (int64_t d = 0; d < D; d += kLine) __builtin_prefetch(head.row(t) + d, 0, 3);
 }
 
 // transposed[d][t] = rows[t][d] for d < D and t < kQueries: all rows of the tile must be set.

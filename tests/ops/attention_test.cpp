@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <numeric>
 #include <string>
 
 #include "op_test.h"
@@ -219,8 +220,11 @@ TEST(AttentionBackward, EqualsCentralDifferences) {
       p.forward(path);
       p.backward(path);
       Problem moved(size, DType::f64);  // the same numbers, moved one at a time
+      Context ctx;
+      const auto forward = [&] { attention(ctx, moved.forward_args(path)); };
+      testing::prepare(ctx, forward);
       const auto loss = [&] {
-        moved.forward(path);
+        forward();
         return testing::dot(moved.out, p.dout);
       };
       // Gradients of q and k lie side by side in dqkv as their values do in qk; those of v behind them, as v in qkv.
@@ -234,9 +238,11 @@ TEST(AttentionBackward, EqualsCentralDifferences) {
           if (c < qk_columns) dqk.as<double>()[row * qk_columns + c] = g;
           else dv.as<double>()[row * columns + c] = g;
         }
-      const int64_t most = size.T > 100 ? 41 : 101;
-      EXPECT_LT(gradient_error(loss, moved.qk, dqk, most), 1e-7) << text(size, DType::f64, path);
-      EXPECT_LT(gradient_error(loss, moved.qkv, dv, most), 1e-7) << text(size, DType::f64, path);
+      for (const auto& [x, gradient] : {std::pair{moved.qk, dqk}, {moved.qkv, dv}}) {
+        int64_t most = size.T > 100 ? 40 : 80;  // elements, at a stride that meets every column
+        while (std::gcd(x.count() / std::min(most, x.count()), x.shape[1]) != 1) ++most;
+        EXPECT_LT(gradient_error(loss, x, gradient, most), 1e-7) << text(size, DType::f64, path);
+      }
     }
 }
 
@@ -305,7 +311,7 @@ TEST(Attention, PlanningMeasuresExactlyTheScratch) {
 
 TEST(Attention, ScratchIsLinearInT) {
   const auto peak = [](AttentionPath path, int64_t T, bool backward) {
-    Problem p({2, T, 4, 2, 64}, DType::bf16);
+    Problem p({1, T, 2, 1, 8}, DType::bf16);
     Context ctx;
     ctx.planning = true;
     if (backward) attention_backward(ctx, p.backward_args(path));
