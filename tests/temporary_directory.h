@@ -11,10 +11,17 @@
 
 namespace keen::testing {
 
+enum class Medium {
+  disk,
+  memory,  // where the machine has such a file system: for tests that sync thousands of small files
+};
+
 class TemporaryDirectory {
  public:
-  TemporaryDirectory() {
-    std::string name = (std::filesystem::temp_directory_path() / "keen-test-XXXXXX").string();
+  explicit TemporaryDirectory(Medium medium = Medium::disk) {
+    std::filesystem::path parent = std::filesystem::temp_directory_path();
+    if (medium == Medium::memory && access("/dev/shm", W_OK) == 0) parent = "/dev/shm";
+    std::string name = (parent / "keen-test-XXXXXX").string();
     EXPECT_NE(mkdtemp(name.data()), nullptr);
     path_ = name;
   }

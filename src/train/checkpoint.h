@@ -56,8 +56,8 @@ struct SaveRequest {
   const TrainState& state;
   std::string_view config;  // text of config.json
   int64_t ranks = 1;
-  int64_t keep = 3;                 // newest checkpoints that stay
-  std::vector<int64_t> keep_steps;  // never pruned
+  int64_t keep = 3;                      // newest checkpoints that stay
+  std::vector<int64_t> keep_steps = {};  // never pruned
 };
 
 // Writes checkpoints/step_N for N = state.step and prunes. When this returns, the checkpoint survives a power
