@@ -407,8 +407,8 @@ std::string Fields::help() const {
     const std::string value = field.required         ? "(required)"
                               : field.absent.empty() ? json_line(field.write())
                                                      : field.absent;
-    out += fmt::format("{} = {}\n    {}: {}{}\n", field.key, value, field.valid, field.meaning,
-                       field.fixed ? " [fixed for a run]" : "");
+    out += fmt::format("{} = {}\n    {} ({}{})\n", field.key, value, field.meaning, field.valid,
+                       field.fixed ? "; fixed for a run" : "");
   }
   return out;
 }

@@ -119,7 +119,7 @@ class Fields {
   void finish();
 
   Json write() const;
-  // Two lines for every key: its default, then what is valid and what it means. For a list of default values.
+  // Two lines for every key: its default, then what it means and what is valid. For a list of default values.
   std::string help() const;
   const std::vector<Field>& list() const { return list_; }
 

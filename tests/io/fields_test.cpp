@@ -205,7 +205,7 @@ TEST(Fields, HelpNamesDefaultRangeAndMeaning) {
   Fields fields;
   out.fields(fields);
   const std::string help = fields.help();
-  EXPECT_NE(help.find("inner.rate = 0.5\n    a number above 0, at most 1: how fast\n"), std::string::npos)
+  EXPECT_NE(help.find("inner.rate = 0.5\n    how fast (a number above 0, at most 1)\n"), std::string::npos)
       << help;
   EXPECT_NE(help.find("inner.twice = 2 count\n"), std::string::npos) << help;
   EXPECT_NE(help.find("path = (required)\n"), std::string::npos) << help;

@@ -323,7 +323,9 @@ TEST(HelpConfig, ListsEveryKeyOnceWithItsDefault) {
     EXPECT_EQ(help.find("\n" + key + " = ", at + 1), std::string::npos) << key;
   }
   EXPECT_EQ(static_cast<size_t>(std::count(help.begin(), help.end(), '\n')), 2 * keys.size() + 1);
-  EXPECT_NE(help.find("\noptimizer.lr = 0.0006\n    a number, at least 0: "), std::string::npos);
+  EXPECT_NE(help.find("\noptimizer.lr = 0.0006\n    peak learning rate of AdamW (a number, at least 0; fixed "
+                      "for a run)\n"),
+            std::string::npos);
   EXPECT_NE(help.find("\nmodel.kv_heads = heads\n"), std::string::npos);
 }
 
