@@ -1,8 +1,6 @@
 // A small model with memory, ready to run: shared by the tests of the model.
 #pragma once
 
-#include <memory>
-
 #include "model/gpt.h"
 #include "op_test.h"
 
@@ -69,7 +67,7 @@ class TinyGpt {
       if (p.name.ends_with("attn.s") || p.name.ends_with("attn.b")) continue;
       with_float_type(p.master.dtype, [&]<class T>() {
         for (int64_t i = 0; i < p.count(); ++i)
-          p.master.as<T>()[i] += static_cast<T>(scale * random.normal(static_cast<uint64_t>(i)));
+          p.master.as<T>()[i] = T(p.master.as<T>()[i] + static_cast<Wide<T>>(scale * random.normal(static_cast<uint64_t>(i))));
       });
     }
     gpt.params.round_values(ctx);
