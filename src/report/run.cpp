@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "io/file.h"
 #include "model/gpt.h"
+#include "train/metrics.h"
 #include "train/run_config.h"
 
 namespace keen {
@@ -14,91 +14,58 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::optional<double> number_in(const Json& row, const char* key) {
-  const auto at = row.find(key);
-  if (at == row.end() || !at->is_number()) return std::nullopt;
-  return at->get<double>();
+std::optional<int64_t> integer_in(const Json& object, const char* key) {
+  const auto at = object.find(key);
+  if (at == object.end() || !at->is_number_integer()) return std::nullopt;
+  return at->get<int64_t>();
 }
 
-std::optional<int64_t> integer_in(const Json& row, const char* key) {
-  const auto x = number_in(row, key);
-  if (!x || !(std::abs(*x) < 9e18)) return std::nullopt;
-  return static_cast<int64_t>(*x);
+std::string text_in(const Json& object, const char* key) {
+  const auto at = object.find(key);
+  return at != object.end() && at->is_string() ? at->get<std::string>() : "";
 }
 
-std::string text_in(const Json& row, const char* key) {
-  const auto at = row.find(key);
-  return at != row.end() && at->is_string() ? at->get<std::string>() : "";
-}
-
-// What is gathered line by line. Rows are kept by step, so that what a resumed run did again replaces what it
-// did before.
-struct Rows {
-  std::map<int64_t, Point> train, validation;
-  std::map<int64_t, double> speeds;
-};
-
-void take_row(RunRecord& run, Rows& rows, const Json& row) {
-  const std::string kind = text_in(row, "kind");
-  const auto step = integer_in(row, "step"), tokens = integer_in(row, "tokens");
-  if (kind == "event") {
-    run.last_event = text_in(row, "event");
-    if (run.last_event == "fork") {
-      run.parent = text_in(row, "parent");
-      run.parent_step = integer_in(row, "parent_step");
-    }
-    return;
-  }
-  if (!step || !tokens) return;
-  if (kind == "validation") rows.validation[*step] = {*step, *tokens, number_in(row, "loss")};
-  if (kind != "train") return;
-  rows.train[*step] = {*step, *tokens, number_in(row, "loss")};
-  if (const auto elapsed_s = number_in(row, "elapsed_s")) run.elapsed_s = elapsed_s;
-  if (const auto speed = number_in(row, "tokens_per_s")) rows.speeds[*step] = *speed;
-}
-
-std::vector<Point> curve_of(const std::map<int64_t, Point>& rows) {
+template <class Row> std::vector<Point> curve_of(const std::vector<Row>& rows) {
   std::vector<Point> curve;
-  for (const auto& [step, point] : rows) curve.push_back(point);
+  for (const Row& row : rows)
+    curve.push_back({row.step, row.tokens, std::isfinite(row.loss) ? std::optional(row.loss) : std::nullopt});
   return curve;
 }
 
-void read_metrics(RunRecord& run, const fs::path& path) {
-  const std::string text = read_file(path, Exit::data);
-  Rows rows;
-  size_t line = 0, unreadable = 0, first_unreadable = 0;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = text.find('\n', at);
-    if (end == std::string::npos) break;
-    ++line;
-    const std::string_view row = std::string_view(text).substr(at, end - at);
-    at = end + 1;
-    if (row.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    try {
-      const Json parsed = parse_json(row, path.string(), Exit::data);
-      if (!parsed.is_object()) fail(Exit::data, "not an object");
-      take_row(run, rows, parsed);
-    } catch (const Error&) {
-      if (unreadable++ == 0) first_unreadable = line;
-    }
-  }
-  if (unreadable > 0)
-    run.problems.push_back(fmt::format("{}: {} unreadable {} left out, the first is line {}", path.string(),
-                                       unreadable, unreadable == 1 ? "line is" : "lines are",
-                                       first_unreadable));
-  run.train = curve_of(rows.train);
-  run.validation = curve_of(rows.validation);
+std::optional<double> median(std::vector<double> values) {
+  if (values.empty()) return std::nullopt;
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+void read_metrics_file(RunRecord& run, const fs::path& path) {
+  std::string text = read_file(path, Exit::data);
+  // What follows the last newline is being written.
+  text.erase(text.find_last_of('\n') + 1);
+  const Metrics metrics = parse_metrics(text);
+  if (const int64_t lines = metrics.unreadable_lines; lines > 0)
+    run.problems.push_back(fmt::format("{}: {} unreadable {} left out", path.string(), lines,
+                                       lines == 1 ? "line is" : "lines are"));
+
+  run.train = curve_of(metrics.train);
+  run.validation = curve_of(metrics.validation);
   for (const auto* curve : {&run.train, &run.validation}) {
     if (curve->empty() || curve->back().step < run.steps.value_or(-1)) continue;
     run.steps = curve->back().step;
     run.tokens = curve->back().tokens;
   }
-  if (!rows.speeds.empty()) {
-    std::vector<double> speeds;
-    for (const auto& [step, speed] : rows.speeds) speeds.push_back(speed);
-    const auto middle = speeds.begin() + static_cast<std::ptrdiff_t>(speeds.size() / 2);
-    std::nth_element(speeds.begin(), middle, speeds.end());
-    run.tokens_per_s = *middle;
+  std::vector<double> speeds;
+  for (const TrainRow& row : metrics.train) {
+    if (std::isfinite(row.tokens_per_s)) speeds.push_back(row.tokens_per_s);
+    if (std::isfinite(row.elapsed_s)) run.elapsed_s = row.elapsed_s;
+  }
+  run.tokens_per_s = median(std::move(speeds));
+  for (const Json& event : metrics.events) {
+    run.last_event = text_in(event, "event");
+    if (run.last_event != "fork") continue;
+    run.parent = text_in(event, "parent");
+    run.parent_step = integer_in(event, "parent_step");
   }
 }
 
@@ -150,7 +117,7 @@ RunRecord read_run(const fs::path& directory) {
     }
   };
   attempt("config.json", read_config);
-  attempt("metrics.jsonl", read_metrics);
+  attempt("metrics.jsonl", read_metrics_file);
   if (found == 0) {
     std::string reasons;
     for (const std::string& problem : run.problems) reasons += "\n  " + problem;

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# From a fresh Debian machine to three trained GPTs, side by side: installs what is missing, builds, prepares an English
+# corpus and its vocabulary, trains the same small GPT with softmax and with SSMax on the same batches, forks the
+# softmax run with SSMax swapped in, evaluates all three within and beyond their training context, and compares them.
+# Run again, it skips what is done and continues what was interrupted.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+  echo "usage: scripts/quickstart.sh [--no-install]"
+  echo "  --no-install  leave apt alone"
+}
+
+install=true
+for argument in "$@"; do
+  case $argument in
+    --no-install) install=false ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "quickstart: unknown argument \"$argument\"" >&2; usage >&2; exit 2 ;;
+  esac
+done
+
+keen=build/keen
+data=data/gcide
+context=256 # of configs/quickstart-*.json
+runs=(quickstart-softmax quickstart-ssmax quickstart-fork)
+
+clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
+stage=0 stage_name="" stage_started=$SECONDS
+finish_stage() { [[ -z $stage_name ]] || echo "-- done in $(clock $((SECONDS - stage_started))), $(clock $SECONDS) in all"; }
+heading() {
+  finish_stage
+  stage=$((stage + 1)) stage_name=$1 stage_started=$SECONDS
+  printf '\n== %d/8 %s\n' "$stage" "$stage_name"
+}
+trap 'echo "quickstart: stopped in stage $stage ($stage_name); run it again to go on from there" >&2' ERR
+trap 'exit 75' INT TERM
+
+heading "Packages"
+if $install; then scripts/install.sh; else echo "left alone (--no-install)"; fi
+
+heading "Build"
+# Only the program: the tests of a folder that was configured for them stay as they are.
+if [[ ! -f build/CMakeCache.txt ]]; then cmake --preset release >/dev/null; fi
+cmake --build build --target keen -j "$(nproc)"
+
+heading "Corpus: a dictionary of English"
+scripts/prepare_gcide.sh "$data"
+
+heading "Vocabulary of 2,048 pieces, and tokens"
+if [[ -s $data/tokenizer.model ]]; then
+  echo "$data/tokenizer.model is already there"
+else
+  "$keen" tokenize vocab "$data/gcide.txt" --documents blank-line --size 2048 --out "$data/tokenizer.model"
+fi
+# dataset.json is written last: where it is, the dataset is whole.
+if [[ -s $data/dataset.json ]]; then
+  echo "$data/dataset.json is already there"
+else
+  "$keen" tokenize encode "$data/gcide.txt" --documents blank-line --model "$data/tokenizer.model" --out "$data" \
+    --validation 0.02
+fi
+
+heading "Train with softmax and with SSMax, on the same batches"
+"$keen" train configs/quickstart-softmax.json
+"$keen" train configs/quickstart-ssmax.json
+
+heading "Fork the softmax run: SSMax swapped in"
+"$keen" train configs/quickstart-fork.json
+
+heading "Evaluate within and beyond the training context of $context tokens"
+# The files of windows twice and four times as long as those that were trained on show how the loss goes on.
+losses=()
+for factor in 1 2 4; do
+  for run in "${runs[@]}"; do
+    result=runs/$run/evaluation-$((factor * context)).json
+    # An evaluation is done again when the run went on since.
+    if [[ ! -s $result || runs/$run/metrics.jsonl -nt $result ]]; then
+      "$keen" eval "runs/$run" --data "$data/val_*.bin" --context $((factor * context)) --batches 8 --json >"$result.part"
+      mv "$result.part" "$result"
+    fi
+    losses+=("$result")
+  done
+done
+python3 - "$context" "${losses[@]}" <<'PYTHON'
+import json, pathlib, sys
+
+def loss_of(document):
+    """The loss of a report on one checkpoint, whether it stands alone or in a list."""
+    if isinstance(document, list):
+        document = document[0]
+    if "checkpoints" in document:
+        document = document["checkpoints"][0]
+    return document["loss"]
+
+context, paths = int(sys.argv[1]), [pathlib.Path(path) for path in sys.argv[2:]]
+runs = list(dict.fromkeys(path.parent.name for path in paths))
+print(f"{'validation loss (nats a token)':32}" + "".join(f"{run:>16.16}" for run in (r.removeprefix('quickstart-') for r in runs)))
+for factor in (1, 2, 4):
+    cells = [loss_of(json.loads(path.read_text())) for path in paths if path.stem == f"evaluation-{factor * context}"]
+    print(f"  context {factor * context:<6} ({factor} x trained) " + " " * 5 + "".join(f"{cell:16.4f}" for cell in cells))
+PYTHON
+
+heading "Compare"
+"$keen" compare "${runs[@]/#/runs/}"
+bigram=$("$keen" inspect "$data" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["bigram_loss"] or "")')
+[[ -z $bigram ]] || printf 'For scale: a model that knows only the token before has a loss of %.4f.\n' "$bigram"
+finish_stage
+echo
+echo "Ask a model to go on:  $keen sample runs/quickstart-ssmax --prompt \"Whale \""
