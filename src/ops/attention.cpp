@@ -9,7 +9,8 @@ namespace keen::ops {
 
 namespace {
 
-void expect_heads(const ConstHeads& x, const ConstHeads& like, int64_t tokens, int64_t heads, const char* what) {
+void expect_heads(const ConstHeads& x, const ConstHeads& like, int64_t tokens, int64_t heads,
+                  const char* what) {
   check(x.dtype == like.dtype && x.B == like.B && x.T == tokens && x.heads == heads && x.D == like.D, what);
 }
 
@@ -50,15 +51,18 @@ void attention(Context& ctx, const Attention& args) {
   Tensor work;
   if (ctx.device == Device::cpu) {
     const bool fused = args.path == AttentionPath::fused;
-    const int64_t items = q.B * q.heads * (fused ? tile::round_up(q.T, tile::kQueries) / tile::kQueries : q.T);
-    work = ctx.scratch.take({workers(items), fused ? fused_work(q.D) : reference_work(k.T, q.D)}, wide(q.dtype));
+    const int64_t items =
+        q.B * q.heads * (fused ? tile::round_up(q.T, tile::kQueries) / tile::kQueries : q.T);
+    work =
+        ctx.scratch.take({workers(items), fused ? fused_work(q.D) : reference_work(k.T, q.D)}, wide(q.dtype));
   }
   on_device(ctx, [&]<Device D>() { attention_on<D>(ctx, args, work); });
 }
 
 void attention_backward(Context& ctx, const AttentionBackward& args) {
   const ConstHeads &q = args.q, &k = args.k;
-  check(std::min({q.B, q.T, q.heads, q.D, k.heads}) >= 1, "attention_backward: q, k: at least one of everything");
+  check(std::min({q.B, q.T, q.heads, q.D, k.heads}) >= 1,
+        "attention_backward: q, k: at least one of everything");
   check(q.heads % k.heads == 0, "attention_backward: the query heads must be a multiple of the key heads");
   expect_heads(k, q, q.T, k.heads, "attention_backward: k (B, T, K, D)");
   expect_heads(args.v, q, q.T, k.heads, "attention_backward: v (B, T, K, D)");
@@ -77,22 +81,27 @@ void attention_backward(Context& ctx, const AttentionBackward& args) {
     if (args.path == AttentionPath::reference)
       work = ctx.scratch.take({workers(q.B * q.heads * q.T), reference_work(q.T, q.D)}, wide(q.dtype));
     else
-      work = ctx.scratch.take({split ? omp_get_max_threads() : workers(q.B * k.heads),
-                               fused_backward_work(q.T, q.D, split)}, wide(q.dtype));
+      work = ctx.scratch.take(
+          {split ? omp_get_max_threads() : workers(q.B * k.heads), fused_backward_work(q.T, q.D, split)},
+          wide(q.dtype));
   }
   on_device(ctx, [&]<Device D>() { attention_backward_on<D>(ctx, args, delta, work); });
 }
 
 template <> void attention_on<Device::cpu>(Context&, const Attention& args, Tensor work) {
-  if (args.path == AttentionPath::fused) attention_fused(args, work);
-  else attention_reference(args, work);
+  if (args.path == AttentionPath::fused)
+    attention_fused(args, work);
+  else
+    attention_reference(args, work);
 }
 
 template <>
 void attention_backward_on<Device::cpu>(Context&, const AttentionBackward& args, Tensor delta, Tensor work) {
   with_float_type(args.q.dtype, [&]<class T>() { fill_delta<T>(args, delta); });
-  if (args.path == AttentionPath::fused) attention_backward_fused(args, delta, work);
-  else attention_backward_reference(args, delta, work);
+  if (args.path == AttentionPath::fused)
+    attention_backward_fused(args, delta, work);
+  else
+    attention_backward_reference(args, delta, work);
 }
 
 }  // namespace keen::ops

@@ -1,6 +1,6 @@
-// Causal softmax attention over heads: out_i = sum_j softmax_j(q_i k_j / sqrt(D)) v_j, j over the keys that row i
-// sees (visible_keys). The row scale of SSMax is already in q (ops/rotate_and_scale.h), so softmax and SSMax share
-// this op. Never holds T x T: scores exist in tiles (Dao et al., "FlashAttention", 2022) or rows.
+// Causal softmax attention over heads: out_i = sum_j softmax_j(q_i k_j / sqrt(D)) v_j, j over the keys that
+// row i sees (visible_keys). The row scale of SSMax is already in q (ops/rotate_and_scale.h), so softmax and
+// SSMax share this op. Never holds T x T: scores exist in tiles (Dao et al., "FlashAttention", 2022) or rows.
 #pragma once
 
 #include "core/context.h"
@@ -8,15 +8,16 @@
 
 namespace keen::ops {
 
-// fused: tiles that stay in the cache, memory linear in T. reference: one row of scores at a time, as the formula reads.
+// fused: tiles that stay in the cache, memory linear in T. reference: one row of scores at a time, as the
+// formula reads.
 enum class AttentionPath : uint8_t { fused, reference };
 
-// All tensors of one floating type but lse, which is wide; T_q, T_k, B, H, K and D are at least 1, D may be any width.
-// No output may overlap an input. NaN and infinities in q, k, v reach the rows that see them. Raises when shapes or
-// types disagree, when H is not a multiple of K, or when T_q > T_k.
+// All tensors of one floating type but lse, which is wide; T_q, T_k, B, H, K and D are at least 1, D may be
+// any width. No output may overlap an input. NaN and infinities in q, k, v reach the rows that see them.
+// Raises when shapes or types disagree, when H is not a multiple of K, or when T_q > T_k.
 struct Attention {
-  Tensor out;   // (B * T_q, H D)  overwritten
-  Tensor lse;   // (B, H, T_q)     wide; overwritten: natural log of sum_j exp(q_i k_j / sqrt(D)); optional
+  Tensor out;    // (B * T_q, H D)  overwritten
+  Tensor lse;    // (B, H, T_q)     wide; overwritten: natural log of sum_j exp(q_i k_j / sqrt(D)); optional
   ConstHeads q;  // (B, T_q, H, D)
   ConstHeads k;  // (B, T_k, K, D)  T_k >= T_q: the queries are the last T_q tokens; H is a multiple of K
   ConstHeads v;  // (B, T_k, K, D)
@@ -27,21 +28,22 @@ void attention(Context& ctx, const Attention& args);
 // With p_ij the softmax weights, dp_ij = dout_i v_j and delta_i = sum_j p_ij dp_ij = dout_i out_i:
 //   dv_j = sum_i p_ij dout_i,  ds_ij = p_ij (dp_ij - delta_i),  dq_i = sum_j ds_ij k_j / sqrt(D),
 //   dk_j = sum_i ds_ij q_i / sqrt(D),
-// where j's sums run over the rows that see it, of all query heads that read its head. The weights are computed anew
-// from lse. Deterministic: the same bits on any number of threads.
+// where j's sums run over the rows that see it, of all query heads that read its head. The weights are
+// computed anew from lse. Deterministic: the same bits on any number of threads.
 struct AttentionBackward {
-  Heads dq, dk, dv;  // shapes of q, k, v; overwritten; strides may differ from theirs (packed dqkv)
-  ConstTensor dout;  // (B * T, H D)
-  ConstTensor out;   // (B * T, H D)  of the forward pass
-  ConstTensor lse;   // (B, H, T)     of the forward pass
+  Heads dq, dk, dv;    // shapes of q, k, v; overwritten; strides may differ from theirs (packed dqkv)
+  ConstTensor dout;    // (B * T, H D)
+  ConstTensor out;     // (B * T, H D)  of the forward pass
+  ConstTensor lse;     // (B, H, T)     of the forward pass
   ConstHeads q, k, v;  // T_q = T_k = T
   AttentionPath path = AttentionPath::fused;
 };
 void attention_backward(Context& ctx, const AttentionBackward& args);
 
-// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `work` is the device's own scratch (on the CPU one
-// row for each thread), `delta` holds the (B, H, T) sums above, wide, for the body to fill.
+// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `work` is the device's own scratch (on the
+// CPU one row for each thread), `delta` holds the (B, H, T) sums above, wide, for the body to fill.
 template <Device> void attention_on(Context& ctx, const Attention& args, Tensor work);
-template <Device> void attention_backward_on(Context& ctx, const AttentionBackward& args, Tensor delta, Tensor work);
+template <Device>
+void attention_backward_on(Context& ctx, const AttentionBackward& args, Tensor delta, Tensor work);
 
 }  // namespace keen::ops

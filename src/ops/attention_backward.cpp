@@ -1,8 +1,9 @@
-// The fused backward pass. The weights of a tile are computed anew from Q, K and lse. Whole (backward_is_split): a work
-// item is one key head of one sequence; it holds dk and dv of all its keys while the blocks of 64 queries of its query
-// heads pass in order, each visiting its key blocks in order, with dq^T in the cache. Split: one item for each key block
-// computes dk and dv, a second pass with one item for each query block computes dq. Both add the same products in the
-// same order, so that the number of threads, which chooses between them, does not show in the result.
+// The fused backward pass. The weights of a tile are computed anew from Q, K and lse. Whole
+// (backward_is_split): a work item is one key head of one sequence; it holds dk and dv of all its keys while
+// the blocks of 64 queries of its query heads pass in order, each visiting its key blocks in order, with dq^T
+// in the cache. Split: one item for each key block computes dk and dv, a second pass with one item for each
+// query block computes dq. Both add the same products in the same order, so that the number of threads, which
+// chooses between them, does not show in the result.
 #include <cmath>
 
 #include "core/parallel.h"
@@ -46,13 +47,15 @@ template <class T> struct BackwardHead {
   int64_t tokens, D;
 };
 
-// The block of queries from i0 on: rows and columns of Q / sqrt(D) and dO, and their statistics. Lanes without a query
-// get zeros, so that their weights are finite; nothing of them is added to any sum.
+// The block of queries from i0 on: rows and columns of Q / sqrt(D) and dO, and their statistics. Lanes
+// without a query get zeros, so that their weights are finite; nothing of them is added to any sum.
 template <class T>
-[[gnu::always_inline]] inline void load_queries(const BackwardTiles<Wide<T>>& t, const BackwardHead<T>& head, int64_t i0) {
+[[gnu::always_inline]] inline void load_queries(const BackwardTiles<Wide<T>>& t, const BackwardHead<T>& head,
+                                                int64_t i0) {
   using W = Wide<T>;
   const int64_t queries = std::min(kQueries, head.tokens - i0);
-  tile::load_rows(t.queries, head.q, i0, queries, kQueries, head.D, W(1 / std::sqrt(static_cast<double>(head.D))));
+  tile::load_rows(t.queries, head.q, i0, queries, kQueries, head.D,
+                  W(1 / std::sqrt(static_cast<double>(head.D))));
   tile::load_rows(t.douts, head.dout, i0, queries, kQueries, head.D, W(1));
   tile::transpose_rows(t.queries_t, t.queries, head.D);
   tile::transpose_rows(t.douts_t, t.douts, head.D);
@@ -64,8 +67,8 @@ template <class T>
 }
 
 template <class T>
-[[gnu::always_inline]] inline void load_keys(const BackwardTiles<Wide<T>>& t, const BackwardHead<T>& head, int64_t key,
-                                             int64_t keys) {
+[[gnu::always_inline]] inline void load_keys(const BackwardTiles<Wide<T>>& t, const BackwardHead<T>& head,
+                                             int64_t key, int64_t keys) {
   const int64_t padded = tile::round_up(keys, tile::kMicroRows);
   tile::load_rows(t.keys, head.k, key, keys, padded, head.D, Wide<T>(1));
   tile::load_rows(t.values, head.v, key, keys, padded, head.D, Wide<T>(1));
@@ -73,7 +76,8 @@ template <class T>
 
 // p = exp(s - lse), ds = p (dp - delta), in place.
 template <int kBytes, class W>
-[[gnu::always_inline]] inline void weights_and_gradients(const BackwardTiles<W>& t, const Step& step, int64_t lanes) {
+[[gnu::always_inline]] inline void weights_and_gradients(const BackwardTiles<W>& t, const Step& step,
+                                                         int64_t lanes) {
   using V = typename tile::VectorOf<W, kBytes>::type;
   constexpr int64_t L = tile::kLanes<W, kBytes>;
   for (int64_t i = step.first_lane; i < lanes; i += L) {
@@ -94,8 +98,8 @@ struct Sides {
   bool keys, queries;
 };
 
-// Adds what one tile, the loaded block of queries from i0 on and the loaded block of keys from `key` on, gives to dk and
-// dv (their rows of that block) and to dq^T.
+// Adds what one tile, the loaded block of queries from i0 on and the loaded block of keys from `key` on,
+// gives to dk and dv (their rows of that block) and to dq^T.
 template <int kBytes, class W>
 [[gnu::always_inline]] inline void add_tile(const BackwardTiles<W>& t, W* dk, W* dv, int64_t i0, int64_t key,
                                             int64_t tokens, int64_t D, Sides sides) {
@@ -104,24 +108,26 @@ template <int kBytes, class W>
   const int64_t queries = std::min(kQueries, tokens - i0), lanes = tile::round_up(queries, L);
   const int64_t diagonal = visible_keys(i0, tokens, tokens) - 1;
   const int64_t keys = std::min(kKeys, visible_keys(i0 + queries - 1, tokens, tokens) - key);
-  tile::for_each_step<L>(key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
-    const int64_t from = (step.key - key) * stride, n = step.first_lane;
-    tile::product<kBytes, Start::zero>(t.weights + n, kQueries, t.keys + from, stride, int64_t{1}, t.queries_t + n,
-                                       kQueries, step.keys, D, lanes - n);
-    tile::product<kBytes, Start::zero>(t.dscores + n, kQueries, t.values + from, stride, int64_t{1}, t.douts_t + n,
-                                       kQueries, step.keys, D, lanes - n);
-    if (step.masked) tile::mask(t.weights, step, diagonal, lanes);
-    weights_and_gradients<kBytes>(t, step, lanes);
-    if (sides.keys) {
-      tile::product<kBytes, Start::add>(dv + from, stride, t.weights + n, kQueries, int64_t{1}, t.douts + n * stride,
-                                        stride, step.keys, queries - n, columns);
-      tile::product<kBytes, Start::add>(dk + from, stride, t.dscores + n, kQueries, int64_t{1}, t.queries + n * stride,
-                                        stride, step.keys, queries - n, columns);
-    }
-    if (sides.queries)
-      tile::product<kBytes, Start::add>(t.dq_t + n, kQueries, t.keys + from, int64_t{1}, stride, t.dscores + n, kQueries,
-                                        tile::round_up(D, tile::kMicroRows), step.keys, lanes - n);
-  });
+  tile::for_each_step<L>(
+      key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
+        const int64_t from = (step.key - key) * stride, n = step.first_lane;
+        tile::product<kBytes, Start::zero>(t.weights + n, kQueries, t.keys + from, stride, int64_t{1},
+                                           t.queries_t + n, kQueries, step.keys, D, lanes - n);
+        tile::product<kBytes, Start::zero>(t.dscores + n, kQueries, t.values + from, stride, int64_t{1},
+                                           t.douts_t + n, kQueries, step.keys, D, lanes - n);
+        if (step.masked) tile::mask(t.weights, step, diagonal, lanes);
+        weights_and_gradients<kBytes>(t, step, lanes);
+        if (sides.keys) {
+          tile::product<kBytes, Start::add>(dv + from, stride, t.weights + n, kQueries, int64_t{1},
+                                            t.douts + n * stride, stride, step.keys, queries - n, columns);
+          tile::product<kBytes, Start::add>(dk + from, stride, t.dscores + n, kQueries, int64_t{1},
+                                            t.queries + n * stride, stride, step.keys, queries - n, columns);
+        }
+        if (sides.queries)
+          tile::product<kBytes, Start::add>(t.dq_t + n, kQueries, t.keys + from, int64_t{1}, stride,
+                                            t.dscores + n, kQueries, tile::round_up(D, tile::kMicroRows),
+                                            step.keys, lanes - n);
+      });
 }
 
 template <class W> [[gnu::always_inline]] inline void clear(W* x, int64_t count) {
@@ -129,8 +135,8 @@ template <class W> [[gnu::always_inline]] inline void clear(W* x, int64_t count)
 }
 
 template <class T>
-[[gnu::always_inline]] inline void store_rows(tile::HeadRows<T> head, int64_t begin, int64_t count, const Wide<T>* rows,
-                                              int64_t D) {
+[[gnu::always_inline]] inline void store_rows(tile::HeadRows<T> head, int64_t begin, int64_t count,
+                                              const Wide<T>* rows, int64_t D) {
   for (int64_t t = 0; t < count; ++t) {
     T* to = head.row(begin + t);
     const Wide<T>* from = rows + t * tile::head_stride(D);
@@ -154,21 +160,27 @@ template <class T> struct Gradients {
   }
   BackwardHead<T> head(int64_t b, int64_t h) const {
     const int64_t H = a.q.heads, row = (b * H + h) * tokens();
-    return {head_rows<T>(a.q, b, h), head_rows<T>(a.k, b, h / group()), head_rows<T>(a.v, b, h / group()),
-            {a.dout.as<T>() + (b * tokens() * H + h) * D(), H * D()}, a.lse.as<Wide<T>>() + row, delta + row,
-            tokens(), D()};
+    return {head_rows<T>(a.q, b, h),
+            head_rows<T>(a.k, b, h / group()),
+            head_rows<T>(a.v, b, h / group()),
+            {a.dout.as<T>() + (b * tokens() * H + h) * D(), H * D()},
+            a.lse.as<Wide<T>>() + row,
+            delta + row,
+            tokens(),
+            D()};
   }
 };
 
-// A piece of the work: of key head `key_head` of sequence b, the tiles of query heads [first_head, end_head), queries
-// [first_query, end_query) and keys [first_key, end_key). The gradients of its keys or its queries, or both, are whole
-// when it is done.
+// A piece of the work: of key head `key_head` of sequence b, the tiles of query heads [first_head, end_head),
+// queries [first_query, end_query) and keys [first_key, end_key). The gradients of its keys or its queries,
+// or both, are whole when it is done.
 struct Item {
   int64_t b, key_head, first_head, end_head, first_query, end_query, first_key, end_key;
   Sides sides;
 };
 
-template <int kBytes, class T> [[gnu::always_inline]] inline void run_item(const Gradients<T>& g, const Item& x) {
+template <int kBytes, class T>
+[[gnu::always_inline]] inline void run_item(const Gradients<T>& g, const Item& x) {
   const int64_t tokens = g.tokens(), D = g.D(), stride = tile::head_stride(D);
   const int64_t sums = tile::round_up(x.end_key - x.first_key, kKeys);
   const BackwardTiles<Wide<T>> t = g.tiles(sums);
@@ -190,7 +202,8 @@ template <int kBytes, class T> [[gnu::always_inline]] inline void run_item(const
         const int64_t at = (key - x.first_key) * stride;
         add_tile<kBytes>(t, t.dk + at, t.dv + at, i0, key, tokens, D, x.sides);
       }
-      if (x.sides.queries) tile::store_transposed(head_rows<T>(g.a.dq, x.b, h), i0, queries, t.dq_t, t.scale, D);
+      if (x.sides.queries)
+        tile::store_transposed(head_rows<T>(g.a.dq, x.b, h), i0, queries, t.dq_t, t.scale, D);
     }
   }
   if (x.sides.keys) {
@@ -201,8 +214,8 @@ template <int kBytes, class T> [[gnu::always_inline]] inline void run_item(const
 
 enum class Pass : uint8_t { whole, keys, queries };
 
-// The work items of a pass, in the order in which they start. The first key blocks are seen by most queries, the last
-// query blocks see most keys: the longest items come first, so that the threads end together.
+// The work items of a pass, in the order in which they start. The first key blocks are seen by most queries,
+// the last query blocks see most keys: the longest items come first, so that the threads end together.
 inline Item item_of(Pass pass, int64_t item, int64_t B, int64_t K, int64_t group, int64_t tokens) {
   if (pass == Pass::whole) {
     const int64_t kh = item % K;

@@ -1,5 +1,5 @@
-// The CPU's two attention paths and their scratch; only attention*.cpp include this. `work` has one row for each
-// thread that may run, of the length that the matching function gives in elements of the wide type.
+// The CPU's two attention paths and their scratch; only attention*.cpp include this. `work` has one row for
+// each thread that may run, of the length that the matching function gives in elements of the wide type.
 #pragma once
 
 #include "ops/attention.h"
@@ -12,10 +12,10 @@ void attention_backward_reference(const AttentionBackward& args, ConstTensor del
 void attention_fused(const Attention& args, Tensor work);
 void attention_backward_fused(const AttentionBackward& args, ConstTensor delta, Tensor work);
 
-// How the fused backward pass shares out its work; it follows from the shapes and the number of threads alone, and the
-// result does not depend on it. Whole: one work item a key head does everything, five products a tile. Split: one item a
-// key block for dk and dv, then one a query block for dq, seven products, for when there are too few key heads to keep
-// the threads busy.
+// How the fused backward pass shares out its work; it follows from the shapes and the number of threads
+// alone, and the result does not depend on it. Whole: one work item a key head does everything, five products
+// a tile. Split: one item a key block for dk and dv, then one a query block for dq, seven products, for when
+// there are too few key heads to keep the threads busy.
 inline bool backward_is_split(int64_t key_heads, int64_t threads) {
   const int64_t rounds = (key_heads + threads - 1) / threads;
   // Costs of both in units of one product; 8 stands for the 7 products and for loading the queries once more.
@@ -32,7 +32,8 @@ inline int64_t fused_work(int64_t D) {
 inline int64_t fused_backward_work(int64_t T, int64_t D, bool split) {
   const int64_t queries = tile::head_stride(D) * tile::kQueries, keys = tile::head_stride(D) * tile::kKeys;
   const int64_t sums = split ? tile::kKeys : tile::round_up(T, tile::kKeys);
-  return 5 * queries + 2 * keys + 2 * tile::kKeys * tile::kQueries + 3 * tile::kQueries + 2 * sums * tile::head_stride(D);
+  return 5 * queries + 2 * keys + 2 * tile::kKeys * tile::kQueries + 3 * tile::kQueries +
+         2 * sums * tile::head_stride(D);
 }
 
 // One head of one sequence.

@@ -1,6 +1,6 @@
-// The fused forward pass. A work item is a block of 64 queries of one head: its queries stay in the cache as Q^T, its
-// sums as O^T, while the keys and values pass in blocks of 64, and the maximum and the sum of the weights are corrected
-// as they grow (online softmax; Dao et al., "FlashAttention", 2022).
+// The fused forward pass. A work item is a block of 64 queries of one head: its queries stay in the cache as
+// Q^T, its sums as O^T, while the keys and values pass in blocks of 64, and the maximum and the sum of the
+// weights are corrected as they grow (online softmax; Dao et al., "FlashAttention", 2022).
 #include <cmath>
 
 #include "core/parallel.h"
@@ -91,16 +91,17 @@ template <int kBytes, class T>
     const int64_t next = std::min(key + 2 * kKeys, end);
     tile::prefetch_rows(head.k, key + kKeys, next, D);
     tile::prefetch_rows(head.v, key + kKeys, next, D);
-    tile::for_each_step<tile::kLanes<W, kBytes>>(key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
-      const int64_t from = (step.key - key) * stride, n = step.first_lane;
-      tile::product<kBytes, tile::Start::zero>(t.scores + n, kQueries, t.keys + from, stride, int64_t{1},
-                                               t.queries_t + n, kQueries, step.keys, D, lanes - n);
-      if (step.masked) tile::mask(t.scores, step, diagonal, lanes);
-      online_softmax<kBytes>(t, step, lanes);
-      tile::product<kBytes, tile::Start::scale>(t.sums_t + n, kQueries, t.values + from, int64_t{1}, stride,
-                                                t.scores + n, kQueries, tile::round_up(D, tile::kMicroRows), step.keys,
-                                                lanes - n, t.correction + n);
-    });
+    tile::for_each_step<tile::kLanes<W, kBytes>>(
+        key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
+          const int64_t from = (step.key - key) * stride, n = step.first_lane;
+          tile::product<kBytes, tile::Start::zero>(t.scores + n, kQueries, t.keys + from, stride, int64_t{1},
+                                                   t.queries_t + n, kQueries, step.keys, D, lanes - n);
+          if (step.masked) tile::mask(t.scores, step, diagonal, lanes);
+          online_softmax<kBytes>(t, step, lanes);
+          tile::product<kBytes, tile::Start::scale>(
+              t.sums_t + n, kQueries, t.values + from, int64_t{1}, stride, t.scores + n, kQueries,
+              tile::round_up(D, tile::kMicroRows), step.keys, lanes - n, t.correction + n);
+        });
   }
   if (head.lse != nullptr)
     for (int64_t i = 0; i < queries; ++i) head.lse[i0 + i] = t.largest[i] + std::log(t.total[i]);
@@ -109,7 +110,8 @@ template <int kBytes, class T>
 }
 
 // One query against its keys, 64 at a time, straight from where they lie.
-template <class T> [[gnu::always_inline]] inline void forward_row(const ForwardHead<T>& head, int64_t i, Wide<T>* work) {
+template <class T>
+[[gnu::always_inline]] inline void forward_row(const ForwardHead<T>& head, int64_t i, Wide<T>* work) {
   using W = Wide<T>;
   const ForwardTiles<W> t(work, head.D);
   W *query = t.queries_t, *sums = t.sums_t;
@@ -145,7 +147,7 @@ template <class T> [[gnu::always_inline]] inline void forward_row(const ForwardH
     for (; j + 4 <= keys; j += 4) {
       const T *v0 = head.v.row(key + j), *v1 = head.v.row(key + j + 1), *v2 = head.v.row(key + j + 2);
       const T* v3 = head.v.row(key + j + 3);
-      const W *p = t.scores + j;
+      const W* p = t.scores + j;
 #pragma omp simd
       for (int64_t d = 0; d < D; ++d)
         sums[d] += (p[0] * W(v0[d]) + p[1] * W(v1[d])) + (p[2] * W(v2[d]) + p[3] * W(v3[d]));
@@ -170,16 +172,21 @@ template <class T> void forward(const Attention& args, Tensor work) {
   const int64_t blocks = tile::round_up(T_q, kQueries) / kQueries, work_length = work.shape[1];
   T* out = args.out.as<T>();
   W *lse = args.lse ? args.lse.as<W>() : nullptr, *all_work = work.as<W>();
-  // Sequence by sequence, so that its keys stay in the last cache; within one, the last blocks, which see most keys,
-  // come first, so that the threads end together.
+  // Sequence by sequence, so that its keys stay in the last cache; within one, the last blocks, which see
+  // most keys, come first, so that the threads end together.
   parallel_for_each(q.B * blocks * H, [=](int64_t begin, int64_t end, auto bytes) {
     constexpr int kBytes = decltype(bytes)::value;
     W* mine = all_work + omp_get_thread_num() * work_length;
     for (int64_t item = begin; item < end; ++item) {
       const int64_t h = item % H, block = blocks - 1 - item / H % blocks, b = item / H / blocks;
-      const ForwardHead<T> head{head_rows<T>(q, b, h), head_rows<T>(k, b, h / group), head_rows<T>(v, b, h / group),
+      const ForwardHead<T> head{head_rows<T>(q, b, h),
+                                head_rows<T>(k, b, h / group),
+                                head_rows<T>(v, b, h / group),
                                 {out + (b * T_q * H + h) * D, H * D},
-                                lse == nullptr ? nullptr : lse + (b * H + h) * T_q, T_q, T_k, D};
+                                lse == nullptr ? nullptr : lse + (b * H + h) * T_q,
+                                T_q,
+                                T_k,
+                                D};
       if (T_q <= kFewQueries)
         for (int64_t i = 0; i < T_q; ++i) forward_row(head, i, mine);
       else

@@ -55,7 +55,8 @@ template <class W> struct Pair {
   W p, ds;  // the weight, and the gradient of the scaled score
 };
 template <class T>
-Pair<Wide<T>> pair(const T* q, const T* k, const T* v, const T* dout, Wide<T> scale, Wide<T> lse, Wide<T> delta, int64_t D) {
+Pair<Wide<T>> pair(const T* q, const T* k, const T* v, const T* dout, Wide<T> scale, Wide<T> lse,
+                   Wide<T> delta, int64_t D) {
   const Wide<T> p = std::exp(scale * dot(q, k, D) - lse);
   return {p, p * (dot(dout, v, D) - delta)};
 }
@@ -63,7 +64,8 @@ Pair<Wide<T>> pair(const T* q, const T* k, const T* v, const T* dout, Wide<T> sc
 // dq row by row, then dk and dv key by key: every gradient is one sum in one order.
 template <class T> void backward(const AttentionBackward& args, const Wide<T>* delta, Tensor work) {
   using W = Wide<T>;
-  const int64_t B = args.q.B, tokens = args.q.T, H = args.q.heads, K = args.k.heads, group = H / K, D = args.q.D;
+  const int64_t B = args.q.B, tokens = args.q.T, H = args.q.heads, K = args.k.heads, group = H / K,
+                D = args.q.D;
   const W scale = W(1 / std::sqrt(static_cast<double>(D)));
   const AttentionBackward a = args;
   const T* dout = a.dout.as<T>();

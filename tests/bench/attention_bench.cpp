@@ -30,12 +30,17 @@ template <class F> void time(benchmark::State& state, double flops, const F& cal
 }
 
 void forward(benchmark::State& state, DType dtype, AttentionPath path) {
-  const int64_t B = state.range(0), T = state.range(1), H = state.range(2), D = state.range(3), T_q = state.range(4);
+  const int64_t B = state.range(0), T = state.range(1), H = state.range(2), D = state.range(3),
+                T_q = state.range(4);
   Tensors t(B, T, H, H, D, dtype);
   ConstHeads q = heads(ConstTensor(t.qkv), B, 0, H, D);
   if (T_q < T) q.T = T_q, q.data += (T - T_q) * q.token_stride * size_of(dtype);
-  Attention args{.out = t.out.rows(0, B * q.T), .lse = t.lse, .q = q, .k = heads(ConstTensor(t.qkv), B, H, H, D),
-                 .v = heads(ConstTensor(t.qkv), B, 2 * H, H, D), .path = path};
+  Attention args{.out = t.out.rows(0, B * q.T),
+                 .lse = t.lse,
+                 .q = q,
+                 .k = heads(ConstTensor(t.qkv), B, H, H, D),
+                 .v = heads(ConstTensor(t.qkv), B, 2 * H, H, D),
+                 .path = path};
   args.lse.shape = {B, H, q.T};
   const double pairs = 0.5 * static_cast<double>(q.T) * static_cast<double>(2 * T - q.T + 1);
   time(state, 4.0 * static_cast<double>(B * H * D) * pairs, [&](Context& ctx) { attention(ctx, args); });
@@ -50,16 +55,26 @@ void backward(benchmark::State& state, DType dtype, AttentionPath path) {
   const Attention before{.out = t.out, .lse = t.lse, .q = q, .k = k, .v = v, .path = path};
   testing::prepare(ctx, [&] { attention(ctx, before); });
   attention(ctx, before);
-  const AttentionBackward args{.dq = heads(t.dqkv, B, 0, H, D), .dk = heads(t.dqkv, B, H, H, D),
-                               .dv = heads(t.dqkv, B, 2 * H, H, D), .dout = t.dout, .out = t.out, .lse = t.lse,
-                               .q = q, .k = k, .v = v, .path = path};
+  const AttentionBackward args{.dq = heads(t.dqkv, B, 0, H, D),
+                               .dk = heads(t.dqkv, B, H, H, D),
+                               .dv = heads(t.dqkv, B, 2 * H, H, D),
+                               .dout = t.dout,
+                               .out = t.out,
+                               .lse = t.lse,
+                               .q = q,
+                               .k = k,
+                               .v = v,
+                               .path = path};
   time(state, 5.0 * static_cast<double>(B * H * D) * static_cast<double>(T) * static_cast<double>(T + 1),
        [&](Context& c) { attention_backward(c, args); });
 }
 
 void shapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"B", "T", "H", "D", "Tq"})->UseRealTime()->Unit(benchmark::kMicrosecond);
-  bench->Args({1, 1024, 12, 64, 1024})->Args({4, 256, 12, 64, 256})->Args({8, 256, 8, 32, 256})->Args({1, 1024, 6, 128, 1024});
+  bench->Args({1, 1024, 12, 64, 1024})
+      ->Args({4, 256, 12, 64, 256})
+      ->Args({8, 256, 8, 32, 256})
+      ->Args({1, 1024, 6, 128, 1024});
 }
 void decode_shapes(benchmark::internal::Benchmark* bench) {
   shapes(bench);

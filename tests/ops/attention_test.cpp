@@ -22,13 +22,14 @@ struct Sizes {
   int64_t queries() const { return T_q == 0 ? T : T_q; }
 };
 std::string text(const Sizes& s, DType dtype, AttentionPath path) {
-  return fmt::format("B {} T {} T_q {} H {} K {} D {} {} {}", s.B, s.T, s.queries(), s.H, s.K, s.D, name_of(dtype),
-                     path == AttentionPath::fused ? "fused" : "reference");
+  return fmt::format("B {} T {} T_q {} H {} K {} D {} {} {}", s.B, s.T, s.queries(), s.H, s.K, s.D,
+                     name_of(dtype), path == AttentionPath::fused ? "fused" : "reference");
 }
 
 const Sizes kSizes[] = {
-    {1, 1, 1, 1, 2},     {2, 2, 6, 3, 6},   {1, 63, 6, 6, 32},  {3, 64, 6, 2, 64},  {1, 65, 6, 1, 96}, {2, 129, 6, 3, 6},
-    {1, 200, 2, 1, 128}, {2, 200, 6, 2, 2}, {1, 130, 2, 2, 80}, {1, 257, 2, 1, 48}, {3, 17, 6, 6, 10},
+    {1, 1, 1, 1, 2},    {2, 2, 6, 3, 6},    {1, 63, 6, 6, 32},   {3, 64, 6, 2, 64},
+    {1, 65, 6, 1, 96},  {2, 129, 6, 3, 6},  {1, 200, 2, 1, 128}, {2, 200, 6, 2, 2},
+    {1, 130, 2, 2, 80}, {1, 257, 2, 1, 48}, {3, 17, 6, 6, 10},
 };
 
 // The largest relative error of outputs and gradients.
@@ -65,7 +66,13 @@ struct Problem {
     return {.dq = heads(dqkv, size.B, 0, size.H, size.D),
             .dk = heads(dqkv, size.B, size.H, size.K, size.D),
             .dv = heads(dqkv, size.B, size.H + size.K, size.K, size.D),
-            .dout = dout, .out = out, .lse = lse, .q = q(), .k = k(), .v = v(), .path = path};
+            .dout = dout,
+            .out = out,
+            .lse = lse,
+            .q = q(),
+            .k = k(),
+            .v = v(),
+            .path = path};
   }
   void forward(AttentionPath path) {
     Context ctx;
@@ -148,8 +155,9 @@ TEST(Attention, EqualsTheTextbook) {
 TEST(Attention, FewQueriesAreTheLastRows) {
   for (const AttentionPath path : kPaths)
     for (const DType dtype : {DType::f64, DType::f32, DType::bf16})
-      for (const Sizes& size : {Sizes{2, 200, 6, 2, 64, 1}, Sizes{1, 129, 6, 3, 6, 4}, Sizes{2, 70, 4, 4, 32, 5},
-                                Sizes{1, 300, 2, 1, 96, 65}, Sizes{1, 101, 2, 1, 64, 64}, Sizes{2, 67, 6, 1, 2, 66}}) {
+      for (const Sizes& size :
+           {Sizes{2, 200, 6, 2, 64, 1}, Sizes{1, 129, 6, 3, 6, 4}, Sizes{2, 70, 4, 4, 32, 5},
+            Sizes{1, 300, 2, 1, 96, 65}, Sizes{1, 101, 2, 1, 64, 64}, Sizes{2, 67, 6, 1, 2, 66}}) {
         Problem p(size, dtype);
         p.forward(path);
         const Naive naive(p);
@@ -196,7 +204,8 @@ TEST(Attention, LargeScoresStayFinite) {
         EXPECT_LT(error(p.lse, naive.lse), tolerance(wide(dtype))) << text(size, dtype, path);
         if (T_q != 150) continue;
         p.backward(path);
-        for (const double x : Tensors::to_doubles(p.dqkv)) ASSERT_TRUE(std::isfinite(x)) << text(size, dtype, path);
+        for (const double x : Tensors::to_doubles(p.dqkv))
+          ASSERT_TRUE(std::isfinite(x)) << text(size, dtype, path);
       }
 }
 
@@ -227,7 +236,8 @@ TEST(AttentionBackward, EqualsCentralDifferences) {
         forward();
         return testing::dot(moved.out, p.dout);
       };
-      // Gradients of q and k lie side by side in dqkv as their values do in qk; those of v behind them, as v in qkv.
+      // Gradients of q and k lie side by side in dqkv as their values do in qk; those of v behind them, as v
+      // in qkv.
       const int64_t N = size.B * size.T, D = size.D, qk_columns = (size.H + size.K) * D,
                     columns = (size.H + 2 * size.K) * D;
       Tensors t;
@@ -235,8 +245,10 @@ TEST(AttentionBackward, EqualsCentralDifferences) {
       for (int64_t row = 0; row < N; ++row)
         for (int64_t c = 0; c < columns; ++c) {
           const double g = p.dqkv.as<double>()[row * columns + c];
-          if (c < qk_columns) dqk.as<double>()[row * qk_columns + c] = g;
-          else dv.as<double>()[row * columns + c] = g;
+          if (c < qk_columns)
+            dqk.as<double>()[row * qk_columns + c] = g;
+          else
+            dv.as<double>()[row * columns + c] = g;
         }
       for (const auto& [x, gradient] : {std::pair{moved.qk, dqk}, {moved.qkv, dv}}) {
         int64_t most = size.T > 100 ? 40 : 80;  // elements, at a stride that meets every column
@@ -314,8 +326,10 @@ TEST(Attention, ScratchIsLinearInT) {
     Problem p({1, T, 2, 1, 8}, DType::bf16);
     Context ctx;
     ctx.planning = true;
-    if (backward) attention_backward(ctx, p.backward_args(path));
-    else attention(ctx, p.forward_args(path));
+    if (backward)
+      attention_backward(ctx, p.backward_args(path));
+    else
+      attention(ctx, p.forward_args(path));
     return ctx.scratch.peak();
   };
   for (const AttentionPath path : kPaths)
