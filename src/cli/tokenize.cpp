@@ -67,11 +67,12 @@ class VocabCommand final : public Command {
         ->capture_default_str();
     add_flag("--verbose", options_.verbose, "Show what SentencePiece says while it trains");
     footer(
-        "The text is not normalized and spaces are kept, so decoding gives back exactly what was\n"
-        "encoded. The same text gives the same model. Sizes that suit: 2048 for 10 MB of text,\n"
-        "8192 for 100 MB, 32768 or 50257 for many GB.\n\n"
+        "The text is not normalized and spaces are kept, so decoding gives back exactly\n"
+        "what was encoded. The same text gives the same model. Sizes that suit: 2048 for\n"
+        "10 MB of text, 8192 for 100 MB, 32768 or 50257 for many GB.\n\n"
         "  keen tokenize vocab corpus.txt --size 8192 --out corpus.model\n"
-        "  zcat dump.jsonl.gz | keen tokenize vocab - --field text --size 32768 --out web.model");
+        "  zcat web.jsonl.gz | keen tokenize vocab - --field text --size 32768 \\\n"
+        "      --out web.model");
   }
 
   void run() override {

@@ -49,7 +49,7 @@ struct VocabularyOptions {
   std::filesystem::path model;  // the file to write
   int64_t size = 0;
   // At most this much text is used: of a larger corpus, lines spread evenly over it.
-  int64_t sample_bytes = int64_t{256} << 20;
+  int64_t sample_bytes = int64_t{64} << 20;
   bool verbose = false;  // show what SentencePiece says while training
 };
 

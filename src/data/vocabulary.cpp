@@ -2,7 +2,9 @@
 #include <sentencepiece_trainer.h>
 
 #include <algorithm>
-#include <optional>
+#include <cstdlib>
+#include <iostream>
+#include <streambuf>
 #include <unordered_map>
 
 #include "core/console.h"
@@ -67,6 +69,35 @@ class SampleIterator final : public sentencepiece::SentenceIterator {
  private:
   const LineSample& lines_;
   size_t at_ = 0;
+};
+
+// Listens to what SentencePiece writes to std::cerr while it trains: the number of merges made, for the
+// progress line. Passes everything on where `verbose`. The stream is given back at the end.
+class TrainerLog final : public std::streambuf {
+ public:
+  TrainerLog(Progress& progress, bool verbose)
+      : progress_(progress), verbose_(verbose), stderr_buffer_(std::cerr.rdbuf(this)) {}
+  ~TrainerLog() override { std::cerr.rdbuf(stderr_buffer_); }
+
+ private:
+  int overflow(int c) override {
+    if (c == '\n') {
+      if (verbose_) write_err(line_ + "\n");
+      // "... Added: freq=2214 size=140 all=..."
+      const size_t added = line_.find("Added: "), size = line_.find(" size=");
+      if (added != std::string::npos && size != std::string::npos)
+        progress_.update(std::strtoll(line_.c_str() + size + 6, nullptr, 10));
+      line_.clear();
+    } else if (c != traits_type::eof()) {
+      line_ += static_cast<char>(c);
+    }
+    return traits_type::not_eof(c);
+  }
+
+  Progress& progress_;
+  bool verbose_;
+  std::streambuf* stderr_buffer_;
+  std::string line_;
 };
 
 LineSample sample_lines(const VocabularyOptions& options) {
@@ -142,11 +173,15 @@ void train_vocabulary(const VocabularyOptions& options) {
   write_err(fmt::format("Training {} pieces on {} lines, {}{}\n", with_commas(options.size),
                         with_commas(static_cast<int64_t>(lines.size())), short_bytes(lines.bytes()),
                         lines.complete() ? "" : " (a sample, spread evenly over the text)"));
-  sentencepiece::logging::SetMinLogLevel(options.verbose ? 0 : 2);
   SampleIterator iterator(lines);
   std::string model;
-  Progress progress("Training the vocabulary", 0, "pieces");
-  const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &iterator, &model);
+  Progress progress("Training the vocabulary", options.size, "pieces");
+  sentencepiece::logging::SetMinLogLevel(0);
+  const auto status = [&] {
+    const TrainerLog log(progress, options.verbose);
+    return sentencepiece::SentencePieceTrainer::Train(settings, &iterator, &model);
+  }();
+  sentencepiece::logging::SetMinLogLevel(2);
   if (!status.ok()) explain(options, status.message());
   progress.update(options.size);
   progress.finish();
