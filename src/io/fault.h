@@ -1,5 +1,5 @@
-// Injected failures, for tests of the promises about crashes and full disks. Without KEEN_FAULT in the environment
-// this costs one comparison per system call.
+// Injected failures, for tests of the promises about crashes and full disks. Without KEEN_FAULT in the
+// environment this costs one comparison per system call.
 //
 //   KEEN_FAULT="POINT[@PART]:ACTION[:N[+]]", several of them separated by commas
 //
@@ -9,7 +9,8 @@
 //   ACTION  ENOSPC | EIO | EACCES | EINTR   the call fails with this error
 //           short                           a write takes half of its bytes
 //           kill                            the process kills itself (SIGKILL) before the call
-//           tear                            a write takes half of its bytes, and then the process kills itself
+//           tear                            a write takes half of its bytes, and then the process kills
+//           itself
 //   N       the how-manieth such call (1 by default); N+ means that one and all later ones
 //
 // Example: KEEN_FAULT="write@model.safetensors:ENOSPC:3+,rename:kill:2".
@@ -31,8 +32,8 @@ Outcome next(std::string_view point, std::string_view path);
 // A moment without a system call of its own, where only `kill` has an effect.
 inline void moment(std::string_view point, std::string_view path = {}) { next(point, path); }
 
-// Replaces the plan that was read from the environment and restarts its counters (tests inside one process); empty:
-// no faults. Raises Exit::usage on a plan that cannot be read.
+// Replaces the plan that was read from the environment and restarts its counters (tests inside one process);
+// empty: no faults. Raises Exit::usage on a plan that cannot be read.
 void arm(std::string_view plan);
 
 [[noreturn]] void kill_process();

@@ -13,8 +13,8 @@
 
 namespace keen {
 
-// A whole file, mapped read-only. Raises `exit` naming the path when it cannot be opened or mapped. An empty file
-// gives an empty span.
+// A whole file, mapped read-only. Raises `exit` naming the path when it cannot be opened or mapped. An empty
+// file gives an empty span.
 class MappedFile {
  public:
   MappedFile() = default;
@@ -52,9 +52,9 @@ class Hash {
 std::string hash_of(std::span<const std::byte> bytes);
 std::string hash_of(std::string_view text);
 
-// Writes one file from its beginning. Every failure raises Exit::storage with the path, the bytes that this write
-// needed and the bytes free on that file system. Interrupted and short writes are continued. Not closing counts as
-// failing: the destructor closes quietly.
+// Writes one file from its beginning. Every failure raises Exit::storage with the path, the bytes that this
+// write needed and the bytes free on that file system. Interrupted and short writes are continued. Not
+// closing counts as failing: the destructor closes quietly.
 class FileWriter {
  public:
   explicit FileWriter(const std::filesystem::path& path);
@@ -75,8 +75,9 @@ class FileWriter {
   Hash hash_;
 };
 
-// Appends records to a file that it creates where missing, each by one write(). A record that could not be written
-// as a whole is taken back, so that the file always ends with a whole record; errors raise Exit::storage as above.
+// Appends records to a file that it creates where missing, each by one write(). A record that could not be
+// written as a whole is taken back, so that the file always ends with a whole record; errors raise
+// Exit::storage as above.
 class FileAppender {
  public:
   explicit FileAppender(const std::filesystem::path& path);
@@ -93,8 +94,8 @@ class FileAppender {
   int descriptor_ = -1;
 };
 
-// Replaces `path` by `content` as a whole: written beside it under a name that starts with a dot, synced, renamed,
-// and the directory synced. A reader sees the old content or the new. Raises Exit::storage.
+// Replaces `path` by `content` as a whole: written beside it under a name that starts with a dot, synced,
+// renamed, and the directory synced. A reader sees the old content or the new. Raises Exit::storage.
 void replace_file(const std::filesystem::path& path, std::string_view content);
 
 // The steps of a safe replacement. All raise Exit::storage naming the path.

@@ -1,8 +1,9 @@
-// The safetensors format (Hugging Face, https://github.com/huggingface/safetensors): 8 bytes little-endian with the
-// length of a JSON header, the header {"NAME": {"dtype", "shape", "data_offsets": [begin, end]}}, then the data.
+// The safetensors format (Hugging Face, https://github.com/huggingface/safetensors): 8 bytes little-endian
+// with the length of a JSON header, the header {"NAME": {"dtype", "shape", "data_offsets": [begin, end]}},
+// then the data.
 //
-// keen writes tensors only (no metadata), names sorted in the header and in the data, the header padded with spaces
-// to a multiple of 8 bytes: equal state gives equal bytes.
+// keen writes tensors only (no metadata), names sorted in the header and in the data, the header padded with
+// spaces to a multiple of 8 bytes: equal state gives equal bytes.
 #pragma once
 
 #include <map>
@@ -21,8 +22,8 @@ struct TensorEntry {
   Shape shape;
 };
 
-// Writes a file whose tensors come one after the other, so that no second copy of a model is needed. Storage errors
-// are those of FileWriter.
+// Writes a file whose tensors come one after the other, so that no second copy of a model is needed. Storage
+// errors are those of FileWriter.
 class SafetensorsWriter {
  public:
   // Writes the header. Sorts the entries by name; names must differ.
@@ -30,8 +31,8 @@ class SafetensorsWriter {
 
   // In the order in which the data must come.
   const std::vector<TensorEntry>& entries() const { return entries_; }
-  // The next bytes of entry `name`, in as many pieces as the caller likes; an entry must be whole before the next
-  // begins.
+  // The next bytes of entry `name`, in as many pieces as the caller likes; an entry must be whole before the
+  // next begins.
   void write(const std::string& name, std::span<const std::byte> bytes);
   void close();  // fsync; every entry must be whole
 
@@ -58,9 +59,9 @@ struct StoredTensor {
 };
 using StoredTensors = std::map<std::string, StoredTensor>;
 
-// Reads the header of a whole file and checks everything: lengths, JSON without duplicate names, types, shapes against
-// bytes, offsets in range, no overlaps, no holes. "__metadata__" is checked and ignored. Raises Exit::checkpoint
-// naming `file` and the tensor. The result points into `bytes`.
+// Reads the header of a whole file and checks everything: lengths, JSON without duplicate names, types,
+// shapes against bytes, offsets in range, no overlaps, no holes. "__metadata__" is checked and ignored.
+// Raises Exit::checkpoint naming `file` and the tensor. The result points into `bytes`.
 StoredTensors parse_safetensors(std::span<const std::byte> bytes, const std::string& file);
 
 class SafetensorsFile {

@@ -67,7 +67,6 @@ struct SaveRequest {
 Checkpoint save_checkpoint(const std::filesystem::path& checkpoints, const SaveRequest& request,
                            const Warn& warn);
 
-// The shares of a save that the caller may want alone:
 // Deletes whole checkpoints but the newest `keep` and those in `keep_steps`, and only once one that stays has
 // been read back and found whole. Never touched: damaged ones, unfinished ones, and files that keen did not
 // write. What cannot be deleted is a warning.
