@@ -9,6 +9,7 @@
 #include <new>
 
 #include "cli/commands.h"
+#include "cli/tokenize.h"
 #include "core/build.h"
 #include "core/check.h"
 #include "core/console.h"
@@ -57,6 +58,10 @@ int run(int argc, char** argv) {
       fmt::format("keen {} ({}), {}, CUDA {}, MPI {}", keen::kVersion, keen::kRevision, keen::kCompiler,
                   keen::kCudaBuilt ? "yes" : "no", keen::kMpiBuilt ? "yes" : "no"));
   app.require_subcommand(1);
+  keen::add_train_command(app);
+  keen::add_eval_command(app);
+  keen::add_sample_command(app);
+  keen::add_tokenize_command(app);
   keen::add_compare_command(app);
   keen::add_inspect_command(app);
   app.footer(

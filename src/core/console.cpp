@@ -82,6 +82,10 @@ std::string styled(std::string_view text, Style style, bool colour) {
 void write_out(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 void write_err(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); }
 
+void write_warning(std::string_view sentence) {
+  write_err(fmt::format("keen: {} {}\n", styled("warning:", Style::yellow, colour_wanted(stderr)), sentence));
+}
+
 size_t display_width(std::string_view text) {
   size_t width = 0;
   for (size_t i = 0; i < text.size(); ++i) {

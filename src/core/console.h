@@ -34,6 +34,9 @@ std::string styled(std::string_view text, Style style, bool colour);
 void write_out(std::string_view text);
 void write_err(std::string_view text);
 
+// "keen: warning: SENTENCE" on standard error.
+void write_warning(std::string_view sentence);
+
 // The number of columns that `text` takes on a terminal: code points of UTF-8, without escape sequences.
 size_t display_width(std::string_view text);
 // `text` cut to `width` columns, with "…" in the place of what was left out.

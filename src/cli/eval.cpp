@@ -1,0 +1,85 @@
+// keen eval CHECKPOINT...
+#include "eval/evaluate.h"
+
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "core/console.h"
+#include "io/file.h"
+
+namespace keen {
+
+namespace {
+
+class EvalCommand final : public Command {
+ public:
+  EvalCommand() : Command("The loss of checkpoints on data, also beyond their training context", "eval") {
+    add_option("CHECKPOINT", checkpoints_, "Checkpoint or run directories (the newest whole checkpoint)")->required();
+    add_option("--data", options_.data, "Shards to read, a glob in quotes")->required()->type_name("GLOB");
+    add_option("--context", options_.context, "Tokens a window (the training context); may exceed it, with RoPE")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N");
+    add_option("--rope-theta", rope_theta_, "RoPE's base, instead of the trained one")
+        ->check(CLI::PositiveNumber)
+        ->type_name("X");
+    add_option("--per-position", per_position_, "Write the loss at every position to this CSV file")->type_name("FILE");
+    add_option("--batches", options_.batches, "Groups of batch.micro_sequences windows to read (all)")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N");
+    add_option("--device", device_, "cpu or cuda, instead of the run's")->type_name("DEVICE");
+    add_option("--precision", precision_, "fp32, bf16 or fp64, instead of the run's")->type_name("TYPE");
+    add_option("--set", options_.sets, "Change the config, for example model.attention=ssmax: SSMax swapped in untrained")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+    add_flag("--json", json_, "Print one JSON document");
+    footer("  keen eval runs/a runs/b --data 'data/gcide/val_*.bin' --context 1024 --per-position loss.csv");
+  }
+
+  void run() override {
+    options_.rope_theta = rope_theta_;
+    for (const auto& [key, value] : {std::pair{"device", device_}, std::pair{"precision", precision_}})
+      if (!value.empty()) options_.sets.push_back(fmt::format("{}={}", key, value));
+    std::vector<Evaluation> evaluations;
+    for (const std::string& checkpoint : checkpoints_) evaluations.push_back(evaluate_checkpoint(checkpoint, options_));
+    if (!per_position_.empty()) replace_file(per_position_, positions_csv(evaluations));
+    write_out(json_ ? json(evaluations) : table(evaluations));
+  }
+
+ private:
+  static std::string table(const std::vector<Evaluation>& evaluations) {
+    Table table({"checkpoint", "step", "context", "windows", "tokens", "loss", "perplexity"});
+    for (const Evaluation& e : evaluations) {
+      table.add({shortened(e.checkpoint, 30), std::to_string(e.step), std::to_string(e.context),
+                 std::to_string(e.windows), short_count(static_cast<double>(e.tokens)), fmt::format("{:.4f}", e.loss),
+                 fmt::format("{:.2f}", e.perplexity)});
+      for (const std::string& tensor : e.swapped_in) write_err(fmt::format("{}: new {}\n", e.checkpoint, tensor));
+    }
+    return table.str(0, colour_wanted(stdout));
+  }
+
+  // One checkpoint gives an object, several a list of them.
+  static std::string json(const std::vector<Evaluation>& evaluations) {
+    Json list = Json::array();
+    for (const Evaluation& e : evaluations)
+      list.push_back({{"checkpoint", e.checkpoint},
+                      {"step", e.step},
+                      {"context", e.context},
+                      {"windows", e.windows},
+                      {"tokens", e.tokens},
+                      {"loss", e.loss},
+                      {"perplexity", e.perplexity}});
+    return json_pages(list.size() == 1 ? list[0] : list) + "\n";
+  }
+
+  std::vector<std::string> checkpoints_;
+  EvaluateOptions options_;
+  std::optional<double> rope_theta_;
+  std::string per_position_, device_, precision_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+void add_eval_command(CLI::App& app) { add_command<EvalCommand>(app); }
+
+}  // namespace keen

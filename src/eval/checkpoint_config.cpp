@@ -1,0 +1,28 @@
+#include "eval/checkpoint_config.h"
+
+#include <algorithm>
+
+#include "core/console.h"
+
+namespace keen {
+
+LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::string> sets,
+                                    std::optional<double> rope_theta) {
+  constexpr std::array<std::string_view, 6> kFree = {"device",          "precision", "attention_path",
+                                                     "model.attention", "model.rope_theta", "batch.micro_sequences"};
+  for (const std::string& set : sets) {
+    const std::string key = set.substr(0, set.find('='));
+    if (std::find(kFree.begin(), kFree.end(), key) == kFree.end())
+      fail(Exit::usage,
+           "--set {}: a trained model cannot be looked at with another {}; what can be set here is device, precision, "
+           "attention_path, model.attention, model.rope_theta and batch.micro_sequences",
+           set, key);
+  }
+  if (rope_theta) sets.push_back(fmt::format("model.rope_theta={}", *rope_theta));
+  LoadedConfig loaded;
+  loaded.checkpoint = resolve_checkpoint(path, [](const std::string& sentence) { write_warning(sentence); });
+  loaded.config = load_run_config(loaded.checkpoint.file("config.json"), sets);
+  return loaded;
+}
+
+}  // namespace keen

@@ -1,0 +1,22 @@
+// A checkpoint together with the config that it was trained with, as a user wants to look at it.
+#pragma once
+
+#include <optional>
+
+#include "train/checkpoint.h"
+#include "train/run_config.h"
+
+namespace keen {
+
+struct LoadedConfig {
+  Checkpoint checkpoint;
+  RunConfig config;
+};
+
+// `path` is a checkpoint or a run directory (its newest whole checkpoint). `sets` are KEY=VALUE over its config; only
+// device, precision, attention_path, batch.micro_sequences, model.attention and model.rope_theta can be changed without
+// training, and any other key raises Exit::usage. s = "auto" stays that of the training context.
+LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::string> sets,
+                                    std::optional<double> rope_theta = {});
+
+}  // namespace keen

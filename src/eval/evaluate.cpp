@@ -1,0 +1,78 @@
+#include "eval/evaluate.h"
+
+#include <cmath>
+#include <limits>
+
+#include "core/console.h"
+#include "eval/checkpoint_config.h"
+#include "train/forward_model.h"
+#include "train/trainer.h"
+
+namespace keen {
+
+namespace {
+
+// Mean and variance of a stream, one position each (Welford, 1962).
+struct Moments {
+  int64_t count = 0;
+  double mean = 0, square = 0;
+  void add(double x) {
+    const double before = x - mean;
+    mean += before / static_cast<double>(++count);
+    square += before * (x - mean);
+  }
+  double standard_error() const {
+    if (count < 2) return std::numeric_limits<double>::quiet_NaN();
+    return std::sqrt(square / static_cast<double>(count - 1) / static_cast<double>(count));
+  }
+};
+
+}  // namespace
+
+Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& options) {
+  const LoadedConfig loaded = load_checkpoint_config(path, options.sets, options.rope_theta);
+  const RunConfig& config = loaded.config;
+  const Device device = resolve_device(config.device);
+  const DType dtype = resolve_precision(config.precision, device);
+  const int64_t T = options.context > 0 ? options.context : config.model.context;
+  const Dataset data(options.data, config.model.vocab_size);
+  const SequentialWindows windows(data, T);
+  const int64_t group = config.batch.micro_sequences;
+  const int64_t count = options.batches > 0 ? std::min(windows.count(), options.batches * group) : windows.count();
+  // Windows in one pass: as many tokens as a training micro-batch, so that memory does not grow with the context.
+  const int64_t B = std::clamp<int64_t>(group * config.model.context / T, 1, count);
+
+  ForwardModel model(config.model, device, dtype, resolve_attention_path(config.attention_path, device), B, T);
+  Evaluation result{.checkpoint = path, .step = loaded.checkpoint.step, .context = T, .windows = count,
+                    .tokens = count * T, .positions = {}, .swapped_in = {}};
+  for (const TensorFate& fate : model.load(loaded.checkpoint, static_cast<uint64_t>(config.seed)))
+    if (fate.kind == TensorFate::Kind::fresh) result.swapped_in.push_back(fmt::format("{} = {}", fate.name, fate.initial));
+
+  std::vector<Moments> positions(static_cast<size_t>(T));
+  Progress progress(fmt::format("evaluating {}", path), count * T, "tokens");
+  model.visit_losses(windows, count, [&](int64_t window, std::span<const double> losses) {
+    for (size_t t = 0; t < losses.size(); ++t) positions[t].add(losses[t]);
+    progress.update((window + 1) * T);
+  });
+  progress.finish();
+
+  for (size_t t = 0; t < positions.size(); ++t) {
+    result.loss += positions[t].mean / static_cast<double>(T);
+    result.positions.push_back({static_cast<int64_t>(t) + 1, positions[t].mean, positions[t].standard_error()});
+  }
+  result.perplexity = std::exp(result.loss);
+  return result;
+}
+
+std::string positions_csv(const std::vector<Evaluation>& evaluations) {
+  const bool several = evaluations.size() > 1;
+  std::string csv = several ? "checkpoint,position,loss,stderr,windows\n" : "position,loss,stderr,windows\n";
+  for (const Evaluation& evaluation : evaluations)
+    for (const PositionLoss& p : evaluation.positions)
+      csv += fmt::format("{}{},{:.9g},{},{}\n", several ? evaluation.checkpoint + "," : "", p.position, p.loss,
+                         std::isnan(p.standard_error) ? "" : fmt::format("{:.9g}", p.standard_error),
+                         evaluation.windows);
+  return csv;
+}
+
+}  // namespace keen

@@ -1,0 +1,44 @@
+// The loss of a checkpoint on data, also beyond its training context, as a whole and by position.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/run_config.h"
+
+namespace keen {
+
+struct EvaluateOptions {
+  std::string data;                  // glob of shards
+  int64_t context = 0;               // tokens a window; 0: the training context
+  std::optional<double> rope_theta;  // instead of the trained one
+  int64_t batches = 0;               // groups of batch.micro_sequences windows; 0: all data
+  std::vector<std::string> sets;     // KEY=VALUE over the checkpoint's config: device, precision, model.attention
+};
+
+// The loss at one position, over all windows.
+struct PositionLoss {
+  int64_t position;  // 1-based: keys that the row sees
+  double loss;       // mean, nats
+  double standard_error;  // of the mean over windows; NaN for one window
+};
+
+struct Evaluation {
+  std::string checkpoint;
+  int64_t step = 0, context = 0, windows = 0, tokens = 0;
+  double loss = 0, perplexity = 0;  // nats a token; exp of it
+  std::vector<PositionLoss> positions;
+  // Tensors that the checkpoint does not have and that the swap made new, for people.
+  std::vector<std::string> swapped_in;
+};
+
+// Reads consecutive windows of context + 1 tokens from the start of each shard, stride context. Memory does not grow
+// with the number of layers' activations: one layer's are held at a time. Raises Exit::usage for a context beyond
+// learned positions, Exit::data when no shard holds a window, Exit::checkpoint.
+Evaluation evaluate_checkpoint(const std::string& checkpoint, const EvaluateOptions& options);
+
+// A header and one row a position; with several checkpoints a first column says which.
+std::string positions_csv(const std::vector<Evaluation>& evaluations);
+
+}  // namespace keen

@@ -1,0 +1,74 @@
+#include "train/forward_model.h"
+
+namespace keen {
+
+bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor inputs, Tensor targets,
+                         const std::function<ConstTensor()>& losses,
+                         const std::function<void(int64_t window, std::span<const double> losses)>& visit,
+                         const std::function<bool()>& stop) {
+  const int64_t T = windows.context(), B = inputs.count() / T;
+  std::vector<double> row(static_cast<size_t>(T));
+  for (int64_t first = 0; first < count; first += B) {
+    if (stop && stop()) return false;
+    for (int64_t b = 0; b < B; ++b)
+      windows.window(std::min(first + b, count - 1), inputs.as<int32_t>() + b * T, targets.as<int32_t>() + b * T);
+    const ConstTensor group = losses();
+    with_float_type(group.dtype, [&]<class E>() {
+      for (int64_t b = 0; b < std::min(B, count - first); ++b) {
+        const E* from = group.as<E>() + b * T;
+        for (int64_t t = 0; t < T; ++t) row[static_cast<size_t>(t)] = static_cast<double>(Wide<E>(from[t]));
+        visit(first + b, row);
+      }
+    });
+  }
+  return true;
+}
+
+ForwardModel::ForwardModel(const ModelConfig& config, Device device, DType dtype, ops::AttentionPath path, int64_t B,
+                           int64_t T)
+    : gpt(config, dtype),
+      ctx_(device),
+      arenas_(device),
+      pass_{.B = B, .T = T, .tables = &gpt.tables, .path = path} {
+  if (gpt.positions != nullptr && T > config.context)
+    fail(Exit::usage,
+         "context {}: this model has learned positions for {} tokens and cannot read further; use --context {} or "
+         "less",
+         T, config.context, config.context);
+  plan_and_allocate(
+      ctx_, arenas_,
+      [this] {
+        gpt.bind(false, pass_.T, arenas_);
+        acts_ = take_gpt_acts(gpt, pass_, Keep::nothing, arenas_.activations);
+        inputs_ = arenas_.activations.take({pass_.N()}, DType::i32);
+        targets_ = arenas_.activations.take({pass_.N()}, DType::i32);
+      },
+      [this] {
+        gpt.params.round_values(ctx_);
+        gpt_forward(ctx_, gpt, pass_, acts_, inputs_);
+        gpt_losses(ctx_, gpt, acts_, targets_);
+      });
+  fill_tables(config, gpt.tables);
+}
+
+LoadReport ForwardModel::load(const Checkpoint& checkpoint, uint64_t seed) {
+  gpt.params.initialize(seed);
+  LoadReport report = load_weights(checkpoint, gpt.params, Match::by_name);
+  gpt.params.round_values(ctx_);
+  return report;
+}
+
+bool ForwardModel::visit_losses(const SequentialWindows& windows, int64_t count,
+                                const std::function<void(int64_t window, std::span<const double> losses)>& visit,
+                                const std::function<bool()>& stop) {
+  return visit_window_losses(
+      windows, count, inputs_, targets_,
+      [this]() -> ConstTensor {
+        gpt_forward(ctx_, gpt, pass_, acts_, inputs_);
+        gpt_losses(ctx_, gpt, acts_, targets_);
+        return acts_.losses;
+      },
+      visit, stop);
+}
+
+}  // namespace keen

@@ -1,0 +1,274 @@
+#include "train/run.h"
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/console.h"
+#include "io/fields.h"
+#include "train/fork.h"
+#include "train/gemm_rate.h"
+#include "train/metrics.h"
+#include "train/run_directory.h"
+#include "train/signals.h"
+#include "train/startup.h"
+#include "train/step_log.h"
+
+namespace keen {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+void warn(const std::string& sentence) { write_warning(sentence); }
+
+// A run in progress. Its constructor brings the trainer to where the run stands; `train` goes on from there.
+class Run {
+ public:
+  Run(const RunConfig& config, const RunOptions& options, RunDirectory& directory, Trainer& trainer,
+      const Dataset& train, const Dataset* validation, double gemm_flops_per_s);
+  void train();
+
+ private:
+  void resume(const RunConfig& before, const Checkpoint& checkpoint);
+  void start();
+  void record_step(const StepResult& result, double step_s);
+  void skip_step(const StepResult& result);
+  void evaluate();
+  void save(bool must);
+  [[noreturn]] void stop_by_signal();
+  int64_t last_step() const { return std::min(config_.schedule.steps, config_.schedule.stop_after.value_or(config_.schedule.steps)); }
+  bool save_is_due() const;
+
+  const RunConfig& config_;
+  const RunOptions& options_;
+  RunDirectory& directory_;
+  Trainer& trainer_;
+  const Dataset& train_;
+  const Dataset* validation_;
+  std::string config_text_;
+  MetricsWriter metrics_;
+  StepLog log_;
+  int64_t saved_step_ = -1, skips_in_a_row_ = 0;
+  double elapsed_before_s_ = 0;
+  Clock::time_point started_ = Clock::now();
+};
+
+// Whether any directory is named as a checkpoint, whole or not.
+bool has_checkpoints(const std::filesystem::path& checkpoints) {
+  std::error_code missing;
+  for (const auto& entry : std::filesystem::directory_iterator(checkpoints, missing))
+    if (step_of_name(entry.path().filename().string()) >= 0) return true;
+  return false;
+}
+
+// The command that would make a refused resume a fork.
+[[noreturn]] void refuse_resume(const std::vector<Difference>& differences, const RunDirectory& directory,
+                                const RunOptions& options) {
+  std::string lines;
+  for (const Difference& d : differences) lines += fmt::format("\n  {}: {} in the run, {} now", d.key, d.left, d.right);
+  fail(Exit::usage,
+       "{}: this run cannot go on with another config:{}\nTo start a new run from its weights:\n  keen train {} "
+       "--run-dir NEW --init-from {}",
+       directory.path().string(), lines, options.config_path, directory.path().string());
+}
+
+Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& directory, Trainer& trainer,
+         const Dataset& train, const Dataset* validation, double gemm_flops_per_s)
+    : config_(config),
+      options_(options),
+      directory_(directory),
+      trainer_(trainer),
+      train_(train),
+      validation_(validation),
+      config_text_(effective_config(config)),
+      metrics_(directory.metrics(), warn),
+      log_(config, trainer, gemm_flops_per_s) {
+  trainer_.state.seed = static_cast<uint64_t>(config.seed);
+  trainer_.state.data_fingerprint = train.fingerprint();
+  if (directory.is_new()) {
+    start();
+    return;
+  }
+  const RunConfig before = load_run_config(directory.config());
+  if (const auto differences = fixed_differences(before, config); !differences.empty())
+    refuse_resume(differences, directory, options);
+  if (const auto checkpoint = newest_checkpoint(directory.checkpoints(), warn)) {
+    resume(before, *checkpoint);
+    return;
+  }
+  if (has_checkpoints(directory.checkpoints()))
+    fail(Exit::checkpoint,
+         "{}: no checkpoint is whole; restore one, or delete the directory to start the run anew",
+         directory.checkpoints().string());
+  start();
+}
+
+void Run::start() {
+  directory_.write_config(config_text_);
+  if (!config_.init.from) {
+    metrics_.write_event("start", {{"step", 0}});
+    return;
+  }
+  const ForkReport report = fork_run(trainer_, config_, *config_.init.from, train_, validation_, warn);
+  write_out(describe(report) + "\n");
+  metrics_.write_event("fork", {{"step", trainer_.state.step},
+                                {"parent", report.parent.directory.string()},
+                                {"parent_step", report.parent.step},
+                                {"parent_hash", report.parent.hash},
+                                {"loss_before", report.loss_before},
+                                {"loss_after", report.loss_after}});
+  save(true);
+}
+
+void Run::resume(const RunConfig& before, const Checkpoint& checkpoint) {
+  trainer_.state = resume_checkpoint(checkpoint, trainer_.gpt.params);
+  trainer_.weights_changed();
+  if (trainer_.state.data_fingerprint != train_.fingerprint())
+    fail(Exit::data,
+         "data.train: {} is not the data that this run was trained on (fingerprint {}, now {}); restore it, or fork with "
+         "--init-from {}",
+         config_.data.train, trainer_.state.data_fingerprint, train_.fingerprint(), directory_.path().string());
+  saved_step_ = trainer_.state.step;
+  elapsed_before_s_ = trainer_.state.elapsed_s;
+  Json changed = Json::object();
+  for (const Difference& d : differences(before, config_)) changed[d.key] = {d.left, d.right};
+  directory_.write_config(config_text_);
+  if (saved_step_ >= last_step()) return;
+  metrics_.write_event("resume", {{"step", saved_step_}, {"changed", changed}});
+  write_out(fmt::format("Resuming {} after step {}\n", directory_.path().string(), saved_step_));
+}
+
+void Run::train() {
+  if (trainer_.state.step >= last_step()) {
+    write_out(fmt::format("{} is finished: {} of {} steps are done\n", directory_.path().string(),
+                          trainer_.state.step, config_.schedule.steps));
+    return;
+  }
+  started_ = Clock::now();
+  while (trainer_.state.step < last_step()) {
+    const Clock::time_point step_started = Clock::now();
+    const StepResult result = trainer_.step();
+    if (result.outcome == StepResult::Outcome::interrupted) stop_by_signal();
+    if (result.outcome == StepResult::Outcome::non_finite) {
+      skip_step(result);
+      continue;
+    }
+    skips_in_a_row_ = 0;
+    record_step(result, seconds_since(step_started));
+    const int64_t step = trainer_.state.step;
+    const bool last = step == last_step();
+    if (trainer_.has_validation() && config_.evaluate.every > 0 && (last || step % config_.evaluate.every == 0))
+      evaluate();
+    if (stop_signal() != 0) stop_by_signal();
+    if (last || save_is_due()) save(last);
+  }
+  metrics_.write_event("stop", {{"step", trainer_.state.step}, {"reason", "done"}});
+  log_.finished(seconds_since(started_));
+}
+
+bool Run::save_is_due() const {
+  const CheckpointConfig& checkpoint = config_.checkpoint;
+  const int64_t step = trainer_.state.step;
+  return (checkpoint.every > 0 && step % checkpoint.every == 0) ||
+         std::find(checkpoint.keep_steps.begin(), checkpoint.keep_steps.end(), step) != checkpoint.keep_steps.end();
+}
+
+void Run::record_step(const StepResult& result, double step_s) {
+  trainer_.state.elapsed_s = elapsed_before_s_ + seconds_since(started_);
+  const TrainRow row = log_.row(result, step_s);
+  metrics_.write(row);
+  log_.step(row, last_step());
+}
+
+// A batch whose loss or gradients are not finite never reaches weights or averages. It is left out, or ends the run.
+void Run::skip_step(const StepResult& result) {
+  constexpr int64_t kMostInARow = 100;
+  const int64_t step = trainer_.state.step + 1;
+  const std::string what =
+      result.first_bad.empty() ? "the loss is not finite"
+                               : fmt::format("the gradient of {} is not finite", result.first_bad);
+  metrics_.write_event("non_finite", {{"step", step}, {"loss", result.loss}, {"first_bad", result.first_bad}});
+  if (config_.non_finite == NonFinite::stop || ++skips_in_a_row_ >= kMostInARow)
+    fail(Exit::non_finite,
+         "step {}: {} (loss {}); weights and checkpoints are untouched. Lower optimizer.lr, or set \"non_finite\": "
+         "\"skip\" to leave such batches out",
+         step, what, result.loss);
+  ++trainer_.state.skipped_steps;
+  warn(fmt::format("step {}: {}; the batch is left out ({} so far)", step, what, trainer_.state.skipped_steps));
+}
+
+void Run::evaluate() {
+  const std::optional<double> loss = trainer_.validate();
+  if (!loss) return;  // a signal came
+  const TrainState& state = trainer_.state;
+  metrics_.write(ValidationRow{.step = state.step, .tokens = state.tokens, .loss = *loss, .perplexity = std::exp(*loss)});
+  if (const AttentionRow row = log_.attention_row(); !row.layers.empty()) metrics_.write(row);
+  log_.validation(state.step, *loss);
+}
+
+// A save that fails is a warning while the run goes on, and an error where it `must` succeed: at its end.
+void Run::save(bool must) {
+  TrainState& state = trainer_.state;
+  if (saved_step_ == state.step) return;
+  try {
+    metrics_.sync();
+    save_checkpoint(directory_.checkpoints(),
+                    {.params = trainer_.gpt.params,
+                     .state = state,
+                     .config = config_text_,
+                     .keep = config_.checkpoint.keep,
+                     .keep_steps = config_.checkpoint.keep_steps},
+                    warn);
+  } catch (const Error& error) {
+    if (must || error.exit != Exit::storage) throw;
+    ++state.failed_saves;
+    metrics_.write_event("save_failed", {{"step", state.step}, {"reason", error.what()}});
+    warn(fmt::format("step {}: {}; training goes on ({} failed saves so far)", state.step, error.what(),
+                     state.failed_saves));
+    return;
+  }
+  saved_step_ = state.step;
+  metrics_.write_event("save", {{"step", state.step}});
+  log_.saved(state.step);
+}
+
+void Run::stop_by_signal() {
+  const int signal = stop_signal();
+  save(true);
+  metrics_.write_event("stop", {{"step", trainer_.state.step}, {"reason", "signal"}, {"signal", signal}});
+  fail(Exit::stopped, "stopped by signal {} after step {}; the state is saved, and the same command goes on from there",
+       signal, trainer_.state.step);
+}
+
+}  // namespace
+
+void run_training(const RunConfig& config, const RunOptions& options) {
+  catch_stop_signals();
+  const std::unique_ptr<Communicator> comm = make_communicator();
+  check_batch(config, comm->size());
+  const Dataset train(config.data.train, config.model.vocab_size);
+  std::optional<Dataset> validation;
+  if (config.data.validation) validation.emplace(*config.data.validation, config.model.vocab_size);
+  const Dataset* validation_data = validation ? &*validation : nullptr;
+  const std::filesystem::path path = options.run_dir.empty() ? std::filesystem::path("runs") / config.name : options.run_dir;
+
+  if (options.dry_run) {
+    const Trainer trainer(config, train, validation_data, *comm, true);
+    write_out(dry_run_report({config, trainer, train, validation_data, comm->size(), 0}));
+    return;
+  }
+  RunDirectory directory(path);
+  clean_up_checkpoints(directory.checkpoints(), warn);
+  Trainer trainer(config, train, validation_data, *comm);
+  const double gemm_flops_per_s = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
+  const StartupFacts facts{config, trainer, train, validation_data, comm->size(), gemm_flops_per_s};
+  write_out(startup_table(facts) + "\n");
+  Run run(config, options, directory, trainer, train, validation_data, gemm_flops_per_s);
+  directory.write_environment(environment_json(facts));
+  run.train();
+}
+
+}  // namespace keen

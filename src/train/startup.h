@@ -1,0 +1,29 @@
+// What a run says before its first step: the table that every start prints, and the long form of --dry-run.
+#pragma once
+
+#include <string>
+
+#include "train/trainer.h"
+
+namespace keen {
+
+struct StartupFacts {
+  const RunConfig& config;
+  const Trainer& trainer;
+  const Dataset& train;
+  const Dataset* validation;  // null without
+  int ranks;
+  double gemm_flops_per_s;    // 0 where it was not measured (a dry run)
+};
+
+// Model, parameters, batch arithmetic, data, device and memory, a line each.
+std::string startup_table(const StartupFacts& facts);
+
+// Beside it: every parameter (layers folded), memory by category in bytes, FLOPs a token, the disk that checkpoints
+// will take, and the effective config.
+std::string dry_run_report(const StartupFacts& facts);
+
+// environment.json: build, device, threads, ranks, precision, data.
+Json environment_json(const StartupFacts& facts);
+
+}  // namespace keen

@@ -1,0 +1,91 @@
+// The training step: one model, its memory, and what an update does to them.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "model/gpt.h"
+#include "train/checkpoint.h"
+#include "train/run_config.h"
+
+namespace keen {
+
+// Device and element type that a config's "auto" stands for on this machine.
+Device resolve_device(DeviceChoice choice);
+DType resolve_precision(Precision precision, Device device);
+// On the CPU every path but "reference" is the fused one.
+ops::AttentionPath resolve_attention_path(AttentionPath path, Device device);
+
+struct StepResult {
+  enum class Outcome : uint8_t {
+    updated,
+    non_finite,   // loss or gradients are not finite; weights, moments and the step count are untouched
+    interrupted,  // a signal came; nothing has changed
+  } outcome = Outcome::updated;
+  double loss = 0;       // mean over the tokens of the global batch, nats
+  double grad_norm = 0;  // global, before clipping
+  double lr = 0;
+  std::string first_bad{};  // first parameter whose gradient is not finite; empty when only the loss is not
+};
+
+// What memory goes where, in bytes; one line each in the start-up table.
+struct MemoryUse {
+  std::string category;
+  int64_t bytes;
+};
+
+class Trainer {
+ public:
+  // Plans and, unless `plan_only`, allocates everything that steps and validation will need; nothing is allocated
+  // after that. Parameters start from the seed.
+  Trainer(const RunConfig& config, const Dataset& train, const Dataset* validation, Communicator& comm,
+          bool plan_only = false);
+
+  // One update: forward and backward over the micro-batches of the global batch that `state` stands before, clipping
+  // by the global norm, AdamW.
+  StepResult step();
+
+  // Mean loss (nats a token) over evaluate.batches groups of micro_sequences windows from the start of the validation
+  // data, fewer where it is short. Only with validation data; nothing when a signal came.
+  std::optional<double> validate();
+  bool has_validation() const { return validation_.has_value(); }
+
+  // Everything beside the parameters that a checkpoint holds; `step` advances it.
+  TrainState state;
+  Gpt gpt;
+
+  // To be called after the masters changed from outside (load, fork).
+  void weights_changed() { gpt.params.round_values(ctx_); }
+  std::vector<MemoryUse> memory() const;
+  int64_t tokens_per_step() const { return config_.batch.sequences * gpt.config.context; }
+  Device device() const { return ctx_.device; }
+
+ private:
+  void bind();
+  void plan_step();
+  void read_batch(int64_t first_sequence);
+  double sum_of_losses(int64_t rows) const;
+  double grad_norm(std::string& first_bad);
+  void update_weights(double lr, double grad_norm);
+  Tensor bucket_gradients(int64_t bucket) const;
+
+  RunConfig config_;
+  Communicator& comm_;
+  Context ctx_;
+  Gpt::Arenas arenas_;
+  Loader loader_;
+  std::optional<SequentialWindows> validation_;
+  int64_t accumulation_;
+  Pass pass_;
+  GptActs acts_;
+  Tensor inputs_, targets_;        // (N)  int32
+  Tensor grad_square_sums_;        // (number of parameters)  float64
+  std::vector<ops::Segment> segments_;  // one a parameter, in the order of gpt.params
+};
+
+}  // namespace keen
