@@ -20,7 +20,7 @@ class CompareCommand final : public Command {
         ->type_name("LOSS");
     add_flag("--json", json_, "Print one JSON document");
     footer(
-        "A number with ~ lies on the straight line between two validation points. Nothing is\n"
+        "A number with ~ lies on the straight line between two validation points. Nothing is "
         "extrapolated: runs are compared at the largest token count that all have reached.");
   }
 

@@ -14,7 +14,7 @@ class InspectCommand final : public Command {
     add_option("PATH", path_, "A config, run directory, checkpoint, dataset, shard or tokenizer")->required();
     add_flag("--json", json_, "Print one JSON document");
     footer(
-        "Everything is read and every hash compared. Exits 2 for a config that is wrong, 3 for\n"
+        "Everything is read and every hash compared. Exits 2 for a config that is wrong, 3 for "
         "damaged data, 4 for a damaged checkpoint.");
   }
 

@@ -65,8 +65,8 @@ int run(int argc, char** argv) {
   keen::add_compare_command(app);
   keen::add_inspect_command(app);
   app.footer(
-      "\"keen SUBCOMMAND -h\" explains each of them. Exit codes: 0 done, 2 usage or config,\n"
-      "3 data, 4 checkpoint, 5 non-finite loss or gradient, 6 device or out of memory,\n"
+      "\"keen SUBCOMMAND -h\" explains each of them. Exit codes: 0 done, 2 usage or config, "
+      "3 data, 4 checkpoint, 5 non-finite loss or gradient, 6 device or out of memory, "
       "7 communication, 8 storage, 75 stopped by a signal after saving.");
   try {
     app.parse(argc, argv);

@@ -200,7 +200,8 @@ std::string comparison_text(const Comparison& comparison, bool colour) {
       rows.back().insert(rows.back().end(), difference.values.begin(), difference.values.end());
     }
     text += side_by_side(rows, colour) + "\n";
-  } else if (comparison.runs.size() > 1) {
+  } else if (std::count_if(comparison.runs.begin(), comparison.runs.end(),
+                           [](const RunRecord& run) { return run.config.is_object(); }) > 1) {
     text += "The configs are equal.\n\n";
   }
   std::vector<std::vector<std::string>> rows = {header("run")};

@@ -60,8 +60,7 @@ TEST(ReadRun, NotesUnreadableLinesAndGoesOn) {
   const RunRecord run = read_run(
       make_run(tmp, "r", kConfig, "\xff\xfe garbage\n" + validation_row(10, 1000, "4.0") + "[1]\n\n"));
   ASSERT_EQ(run.problems.size(), 1u);
-  EXPECT_NE(run.problems[0].find("metrics.jsonl: 2 unreadable lines are left out"),
-            std::string::npos)
+  EXPECT_NE(run.problems[0].find("metrics.jsonl: 2 unreadable lines are left out"), std::string::npos)
       << run.problems[0];
   EXPECT_EQ(run.validation.size(), 1u);
 }
@@ -138,7 +137,8 @@ TEST(ConfigDifferences, NameOnlyTheKeysThatDiffer) {
   const auto differences = config_differences(runs);  // the third run has no config
   ASSERT_EQ(differences.size(), 2u);
   EXPECT_EQ(differences[0].key, "model.attention");
-  EXPECT_EQ(differences[0].values, (std::vector<std::string>{R"("softmax")", R"(["softmax","ssmax"])", "-"}));
+  EXPECT_EQ(differences[0].values,
+            (std::vector<std::string>{R"("softmax")", R"(["softmax", "ssmax"])", "-"}));
   EXPECT_EQ(differences[1].key, "model.new");
   EXPECT_EQ(differences[1].values, (std::vector<std::string>{"-", "1", "-"}));
 }
@@ -158,8 +158,8 @@ TEST(CompareRuns, MeetAtTheLargestCommonTokenCount) {
       {run_with("a", {{1, 100, 4.0}, {2, 200, 3.0}}), run_with("b", {{1, 100, 3.5}, {3, 300, 2.5}})}, 0, 3.2);
   EXPECT_EQ(comparison.common_tokens, 200);
   const std::string text = comparison_text(comparison, false);
-  EXPECT_NE(text.find("at 200 tokens     3.0000  ~3.0000\n"), std::string::npos) << text;
-  EXPECT_NE(text.find("against baseline       -  ~+0.0000\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("at 200 tokens       3.0000   ~3.0000\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("  against baseline       -  ~+0.0000\n"), std::string::npos) << text;
   const Json json = comparison_json(comparison);
   EXPECT_EQ(json["runs"][1]["loss_at_common_tokens"], 3.0);
   EXPECT_EQ(json["runs"][1]["interpolated"], true);
@@ -200,7 +200,7 @@ TEST(CompareRuns, ForksNameTheirParent) {
           validation_row(10, 1000, "4.0"));
   const Comparison comparison = compare_runs({read_run(path)}, 0, std::nullopt);
   const std::string text = comparison_text(comparison, false);
-  EXPECT_NE(text.find("fork of          softmax\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("fork of           softmax\n"), std::string::npos) << text;
   EXPECT_NE(text.find("1,000\n"), std::string::npos) << text;
   EXPECT_EQ(comparison_json(comparison)["runs"][0]["parent_step"], 1000);
 }
