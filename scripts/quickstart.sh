@@ -69,14 +69,15 @@ heading "Fork the softmax run: SSMax swapped in"
 "$keen" train configs/quickstart-fork.json
 
 heading "Evaluate within and beyond the training context of $context tokens"
-# The files of windows twice and four times as long as those that were trained on show how the loss goes on.
+# Longer windows, fewer of them: every loss is over the same number of tokens.
 losses=()
 for factor in 1 2 4; do
   for run in "${runs[@]}"; do
     result=runs/$run/evaluation-$((factor * context)).json
     # An evaluation is done again when the run went on since.
     if [[ ! -s $result || runs/$run/metrics.jsonl -nt $result ]]; then
-      "$keen" eval "runs/$run" --data "$data/val_*.bin" --context $((factor * context)) --batches 8 --json >"$result.part"
+      "$keen" eval "runs/$run" --data "$data/val_*.bin" --context $((factor * context)) --batches $((8 / factor)) \
+        --json >"$result.part"
       mv "$result.part" "$result"
     fi
     losses+=("$result")
