@@ -52,7 +52,7 @@ Trainer::Trainer(const RunConfig& config, const Dataset& train, const Dataset* v
     segments_.push_back({.begin = p.offset,
                          .end = p.offset + p.count(),
                          .weight_decay = p.decays() ? config.optimizer.weight_decay : 0,
-                         .updates = 0,
+                         .updates = 1,
                          .learned = p.learned});
   state.updates.assign(segments_.size(), 0);
   plan_and_allocate(ctx_, arenas_, [this] { bind(); }, [this] { plan_step(); }, !plan_only);
