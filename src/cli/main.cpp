@@ -19,11 +19,13 @@ namespace {
 
 using keen::Exit;
 
+// A stop that was asked for is told, not complained about.
 int report(Exit exit, std::string_view message) {
   // What was printed before the error stays before it where both go to one file.
   std::fflush(stdout);
   const bool colour = keen::colour_wanted(stderr);
-  keen::write_err(fmt::format("keen: {} {}\n", keen::styled("error:", keen::Style::red, colour), message));
+  const std::string head = exit == Exit::stopped ? "" : keen::styled("error:", keen::Style::red, colour) + " ";
+  keen::write_err(fmt::format("keen: {}{}\n", head, message));
   return static_cast<int>(exit);
 }
 

@@ -42,19 +42,26 @@ class Run {
   int64_t last_step() const { return std::min(config_.schedule.steps, config_.schedule.stop_after.value_or(config_.schedule.steps)); }
   bool save_is_due() const;
 
-  const RunConfig& config_;
+  const RunConfig config_;
   const RunOptions& options_;
   RunDirectory& directory_;
   Trainer& trainer_;
   const Dataset& train_;
   const Dataset* validation_;
   std::string config_text_;
-  MetricsWriter metrics_;
+  std::optional<MetricsWriter> metrics_;  // there as soon as the directory is a run's
   StepLog log_;
   int64_t saved_step_ = -1, skips_in_a_row_ = 0;
   double elapsed_before_s_ = 0;
   Clock::time_point started_ = Clock::now();
 };
+
+// What was asked for; a config that names no parent continues a fork as the fork that it is, so that the directory
+// never forgets its parent, even when the fork was killed before its first checkpoint.
+RunConfig with_parent_of(RunConfig config, const RunDirectory& directory) {
+  if (!directory.is_new() && !config.init.from) config.init = load_run_config(directory.config()).init;
+  return config;
+}
 
 // Whether any directory is named as a checkpoint, whole or not.
 bool has_checkpoints(const std::filesystem::path& checkpoints) {
@@ -64,9 +71,11 @@ bool has_checkpoints(const std::filesystem::path& checkpoints) {
   return false;
 }
 
-// The command that would make a refused resume a fork.
-[[noreturn]] void refuse_resume(const std::vector<Difference>& differences, const RunDirectory& directory,
-                                const RunOptions& options) {
+// A fixed key that changed makes another run of it: refused, with the command that would start that one.
+void refuse_other_config(const RunConfig& before, const RunConfig& now, const RunDirectory& directory,
+                         const RunOptions& options) {
+  const std::vector<Difference> differences = fixed_differences(before, now);
+  if (differences.empty()) return;
   std::string lines;
   for (const Difference& d : differences) lines += fmt::format("\n  {}: {} in the run, {} now", d.key, d.left, d.right);
   fail(Exit::usage,
@@ -77,15 +86,14 @@ bool has_checkpoints(const std::filesystem::path& checkpoints) {
 
 Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& directory, Trainer& trainer,
          const Dataset& train, const Dataset* validation, double gemm_flops_per_s)
-    : config_(config),
+    : config_(with_parent_of(config, directory)),
       options_(options),
       directory_(directory),
       trainer_(trainer),
       train_(train),
       validation_(validation),
-      config_text_(effective_config(config)),
-      metrics_(directory.metrics(), warn),
-      log_(config, trainer, gemm_flops_per_s) {
+      config_text_(effective_config(config_)),
+      log_(config_, trainer, gemm_flops_per_s) {
   trainer_.state.seed = static_cast<uint64_t>(config.seed);
   trainer_.state.data_fingerprint = train.fingerprint();
   if (directory.is_new()) {
@@ -93,7 +101,7 @@ Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& direc
     return;
   }
   const RunConfig before = load_run_config(directory.config());
-  if (const auto differences = fixed_differences(before, config); !differences.empty())
+  if (const auto differences = fixed_differences(before, config_); !differences.empty())
     refuse_resume(differences, directory, options);
   if (const auto checkpoint = newest_checkpoint(directory.checkpoints(), warn)) {
     resume(before, *checkpoint);
@@ -106,15 +114,20 @@ Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& direc
   start();
 }
 
+// Nothing is written until the parent is known to fit, so that a fork that was refused does not take the directory.
 void Run::start() {
+  std::optional<ForkReport> fork;
+  if (config_.init.from) fork = fork_run(trainer_, config_, *config_.init.from, train_, validation_, warn);
+  directory_.write_config(config_text_);  // only now: a fork that is refused leaves the directory free
   directory_.write_config(config_text_);
-  if (!config_.init.from) {
-    metrics_.write_event("start", {{"step", 0}});
+  metrics_.emplace(directory_.metrics(), warn);
+  if (!fork) {
+    metrics_->write_event("start", {{"step", 0}});
     return;
   }
-  const ForkReport report = fork_run(trainer_, config_, *config_.init.from, train_, validation_, warn);
+  const ForkReport& report = *fork;
   write_out(describe(report) + "\n");
-  metrics_.write_event("fork", {{"step", trainer_.state.step},
+  metrics_->write_event("fork", {{"step", trainer_.state.step},
                                 {"parent", report.parent.directory.string()},
                                 {"parent_step", report.parent.step},
                                 {"parent_hash", report.parent.hash},
@@ -136,8 +149,9 @@ void Run::resume(const RunConfig& before, const Checkpoint& checkpoint) {
   Json changed = Json::object();
   for (const Difference& d : differences(before, config_)) changed[d.key] = {d.left, d.right};
   directory_.write_config(config_text_);
+  metrics_.emplace(directory_.metrics(), warn);
   if (saved_step_ >= last_step()) return;
-  metrics_.write_event("resume", {{"step", saved_step_}, {"changed", changed}});
+  metrics_->write_event("resume", {{"step", saved_step_}, {"changed", changed}});
   write_out(fmt::format("Resuming {} after step {}\n", directory_.path().string(), saved_step_));
 }
 
@@ -165,7 +179,7 @@ void Run::train() {
     if (stop_signal() != 0) stop_by_signal();
     if (last || save_is_due()) save(last);
   }
-  metrics_.write_event("stop", {{"step", trainer_.state.step}, {"reason", "done"}});
+  metrics_->write_event("stop", {{"step", trainer_.state.step}, {"reason", "done"}});
   log_.finished(seconds_since(started_));
 }
 
@@ -179,7 +193,7 @@ bool Run::save_is_due() const {
 void Run::record_step(const StepResult& result, double step_s) {
   trainer_.state.elapsed_s = elapsed_before_s_ + seconds_since(started_);
   const TrainRow row = log_.row(result, step_s);
-  metrics_.write(row);
+  metrics_->write(row);
   log_.step(row, last_step());
 }
 
@@ -190,7 +204,7 @@ void Run::skip_step(const StepResult& result) {
   const std::string what =
       result.first_bad.empty() ? "the loss is not finite"
                                : fmt::format("the gradient of {} is not finite", result.first_bad);
-  metrics_.write_event("non_finite", {{"step", step}, {"loss", result.loss}, {"first_bad", result.first_bad}});
+  metrics_->write_event("non_finite", {{"step", step}, {"loss", result.loss}, {"first_bad", result.first_bad}});
   if (config_.non_finite == NonFinite::stop || ++skips_in_a_row_ >= kMostInARow)
     fail(Exit::non_finite,
          "step {}: {} (loss {}); weights and checkpoints are untouched. Lower optimizer.lr, or set \"non_finite\": "
@@ -204,8 +218,8 @@ void Run::evaluate() {
   const std::optional<double> loss = trainer_.validate();
   if (!loss) return;  // a signal came
   const TrainState& state = trainer_.state;
-  metrics_.write(ValidationRow{.step = state.step, .tokens = state.tokens, .loss = *loss, .perplexity = std::exp(*loss)});
-  if (const AttentionRow row = log_.attention_row(); !row.layers.empty()) metrics_.write(row);
+  metrics_->write(ValidationRow{.step = state.step, .tokens = state.tokens, .loss = *loss, .perplexity = std::exp(*loss)});
+  if (const AttentionRow row = log_.attention_row(); !row.layers.empty()) metrics_->write(row);
   log_.validation(state.step, *loss);
 }
 
@@ -214,7 +228,7 @@ void Run::save(bool must) {
   TrainState& state = trainer_.state;
   if (saved_step_ == state.step) return;
   try {
-    metrics_.sync();
+    metrics_->sync();
     save_checkpoint(directory_.checkpoints(),
                     {.params = trainer_.gpt.params,
                      .state = state,
@@ -225,20 +239,20 @@ void Run::save(bool must) {
   } catch (const Error& error) {
     if (must || error.exit != Exit::storage) throw;
     ++state.failed_saves;
-    metrics_.write_event("save_failed", {{"step", state.step}, {"reason", error.what()}});
-    warn(fmt::format("step {}: {}; training goes on ({} failed saves so far)", state.step, error.what(),
+    metrics_->write_event("save_failed", {{"step", state.step}, {"reason", error.what()}});
+    warn(fmt::format("step {}: {}; training goes on (failed saves so far: {})", state.step, error.what(),
                      state.failed_saves));
     return;
   }
   saved_step_ = state.step;
-  metrics_.write_event("save", {{"step", state.step}});
+  metrics_->write_event("save", {{"step", state.step}});
   log_.saved(state.step);
 }
 
 void Run::stop_by_signal() {
   const int signal = stop_signal();
   save(true);
-  metrics_.write_event("stop", {{"step", trainer_.state.step}, {"reason", "signal"}, {"signal", signal}});
+  metrics_->write_event("stop", {{"step", trainer_.state.step}, {"reason", "signal"}, {"signal", signal}});
   fail(Exit::stopped, "stopped by signal {} after step {}; the state is saved, and the same command goes on from there",
        signal, trainer_.state.step);
 }
@@ -262,6 +276,7 @@ void run_training(const RunConfig& config, const RunOptions& options) {
   }
   RunDirectory directory(path);
   clean_up_checkpoints(directory.checkpoints(), warn);
+  if (!directory.is_new()) refuse_other_config(load_run_config(directory.config()), config, directory, options);
   Trainer trainer(config, train, validation_data, *comm);
   const double gemm_flops_per_s = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
   const StartupFacts facts{config, trainer, train, validation_data, comm->size(), gemm_flops_per_s};
