@@ -1,5 +1,8 @@
 #include "cli/commands.h"
 
+#include <algorithm>
+
+#include "core/check.h"
 #include "core/console.h"
 
 namespace keen {
@@ -7,24 +10,6 @@ namespace keen {
 namespace {
 
 constexpr size_t kNameColumns = 28;
-
-// Breaks the lines of `text` that are longer than `width` between words. Lines that fit keep their spaces.
-std::string wrapped(const std::string& text, size_t width) {
-  std::string out;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    std::string_view line = std::string_view(text).substr(begin, end - begin);
-    while (line.size() > width) {
-      size_t space = line.rfind(' ', width);
-      if (space == std::string_view::npos) space = std::min(line.find(' '), line.size());
-      out += std::string(line.substr(0, space)) + "\n";
-      line.remove_prefix(std::min(space + 1, line.size()));
-    }
-    out += std::string(line) + (end < text.size() ? "\n" : "");
-    begin = end + 1;
-  }
-  return out;
-}
 
 class WrappingFormatter final : public CLI::Formatter {
  public:
@@ -47,7 +32,10 @@ class WrappingFormatter final : public CLI::Formatter {
   // The number of values is told by the usage line and the description.
   std::string make_option_opts(const CLI::Option* option) const override {
     std::string text;
-    if (option->get_type_size() != 0 && !option->get_positional()) text += " " + option->get_type_name();
+    if (option->get_type_size() != 0 && !option->get_positional()) {
+      const std::string type = option->get_type_name();
+      text += " " + type.substr(0, type.find(':'));  // behind the colon CLI11 names the checks
+    }
     if (!option->get_default_str().empty()) text += " [" + option->get_default_str() + "]";
     return text;
   }
@@ -60,6 +48,35 @@ class WrappingFormatter final : public CLI::Formatter {
 };
 
 }  // namespace
+
+std::string wrapped(const std::string& text, size_t width) {
+  std::string out;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string line = text.substr(begin, end - begin);
+    const size_t indent = std::min(line.find_first_not_of(' '), line.size());
+    while (line.size() > width) {
+      size_t space = line.rfind(' ', width);
+      if (space == std::string::npos || space < indent) space = line.find(' ', indent);
+      if (space == std::string::npos) break;
+      out += line.substr(0, space) + "\n";
+      line = std::string(indent, ' ') + line.substr(space + 1);
+    }
+    out += line + (end < text.size() ? "\n" : "");
+    begin = end + 1;
+  }
+  return out;
+}
+
+CLI::Validator positive() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        double number = 0;
+        const bool good = CLI::detail::lexical_cast(text, number) && number > 0;
+        return good ? std::string() : fmt::format("{} should be a number above 0", text);
+      },
+      "");
+}
 
 std::shared_ptr<CLI::Formatter> help_formatter() { return std::make_shared<WrappingFormatter>(); }
 

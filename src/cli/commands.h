@@ -27,6 +27,12 @@ template <class C> C& add_command(CLI::App& app) {
   return static_cast<C&>(*app.add_subcommand(std::make_shared<C>()));
 }
 
+// Breaks the lines of `text` that are longer than `width` between words, and indents what follows as the line itself.
+std::string wrapped(const std::string& text, size_t width);
+
+// Accepts numbers above 0.
+CLI::Validator positive();
+
 // Help whose lines are at most kConsoleWidth wide.
 std::shared_ptr<CLI::Formatter> help_formatter();
 

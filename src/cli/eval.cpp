@@ -17,14 +17,14 @@ class EvalCommand final : public Command {
     add_option("CHECKPOINT", checkpoints_, "Checkpoint or run directories (the newest whole checkpoint)")->required();
     add_option("--data", options_.data, "Shards to read, a glob in quotes")->required()->type_name("GLOB");
     add_option("--context", options_.context, "Tokens a window (the training context); may exceed it, with RoPE")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->type_name("N");
     add_option("--rope-theta", rope_theta_, "RoPE's base, instead of the trained one")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->type_name("X");
     add_option("--per-position", per_position_, "Write the loss at every position to this CSV file")->type_name("FILE");
     add_option("--batches", options_.batches, "Groups of batch.micro_sequences windows to read (all)")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->type_name("N");
     add_option("--device", device_, "cpu or cuda, instead of the run's")->type_name("DEVICE");
     add_option("--precision", precision_, "fp32, bf16 or fp64, instead of the run's")->type_name("TYPE");
@@ -32,7 +32,8 @@ class EvalCommand final : public Command {
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
     add_flag("--json", json_, "Print one JSON document");
-    footer("  keen eval runs/a runs/b --data 'data/gcide/val_*.bin' --context 1024 --per-position loss.csv");
+    footer("  keen eval runs/a runs/b --data 'data/gcide/val_*.bin' --context 1024 \\\n"
+           "      --per-position loss.csv");
   }
 
   void run() override {

@@ -63,7 +63,7 @@ class VocabCommand final : public Command {
                "about 20 "
                "times as much memory")
         ->type_name("N")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->capture_default_str();
     add_flag("--verbose", options_.verbose, "Show what SentencePiece says while it trains");
     footer(

@@ -10,7 +10,8 @@ namespace keen {
 
 Buffer::Buffer(Device device, int64_t bytes, const char* purpose) : size_bytes_(bytes), device_(device) {
   if (bytes == 0) return;
-  if (device != Device::cpu) fail(Exit::device, "device: this build has no {} memory", name_of(device));
+  if (device != Device::cpu)
+    fail(Exit::device, "device: this build of keen has no CUDA backend; set \"device\": \"cpu\"");
   void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED)
     fail(Exit::device, "out of memory: {} needs {} bytes; use fewer batch.micro_sequences or a smaller model",

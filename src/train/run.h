@@ -9,7 +9,7 @@
 namespace keen {
 
 struct RunOptions {
-  std::string config_path;               // for messages
+  std::string config_path;               // for messages: CONFIG and its --set options
   std::filesystem::path run_dir;         // empty: runs/NAME
   bool dry_run = false;                  // plan and print, take no step, write nothing
 };

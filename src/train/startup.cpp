@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <utility>
 
 #include "core/build.h"
 #include "core/console.h"
@@ -31,6 +32,16 @@ std::string attention_summary(const std::vector<LayerAttention>& layers) {
   std::string text;
   for (const auto& [kind, count] : kinds) text += fmt::format("{}{} x{}", text.empty() ? "" : ", ", kind, count);
   return text;
+}
+
+// What is left of the console beside the indent and the labels of the start-up table.
+constexpr size_t kValueWidth = kConsoleWidth - 14;
+
+// The space at which a line of at most `width` bytes ends best: after a comma, before a parenthesis, or any other.
+size_t place_to_break(const std::string& line, size_t width) {
+  const size_t comma = line.rfind(", ", width - 1), parenthesis = line.rfind(" (", width);
+  if (comma != std::string::npos && (parenthesis == std::string::npos || comma > parenthesis)) return comma + 1;
+  return parenthesis != std::string::npos ? parenthesis : line.rfind(' ', width);
 }
 
 std::string data_summary(const Dataset& data, int64_t context) {
@@ -90,7 +101,15 @@ std::string startup_table(const StartupFacts& facts) {
   const int64_t T = model.context, per_step = facts.trainer.tokens_per_step();
   Table table;
   table.left_aligned(1);
-  const auto add = [&](const char* what, const std::string& value) { table.add({what, value}); };
+  const auto add = [&](const char* what, std::string value) {
+    while (value.size() > kValueWidth) {
+      const size_t at = place_to_break(value, kValueWidth);
+      if (at == std::string::npos) break;
+      table.add({std::exchange(what, ""), value.substr(0, at)});
+      value.erase(0, at + 1);
+    }
+    table.add({what, value});
+  };
 
   add("run", config.name);
   add("model", fmt::format("{} layers x {}, {} heads{}, {}/{}/{}, context {}", model.layers, model.width, model.heads,
@@ -114,12 +133,13 @@ std::string startup_table(const StartupFacts& facts) {
   const std::string rate = facts.gemm_flops_per_s > 0
                                ? fmt::format(", GEMM {:.0f} GFLOP/s", facts.gemm_flops_per_s / 1e9)
                                : "";
-  add("device", fmt::format("{}, {}, {} threads{}", name_of(facts.trainer.device()), name_of(gpt.dtype),
-                            omp_get_max_threads(), rate));
-  std::string memory = short_bytes(total_bytes(facts.trainer.memory())) + ":";
-  for (const MemoryUse& use : facts.trainer.memory())
-    memory += fmt::format("{} {} {}", memory.ends_with(":") ? "" : ",", use.category, short_bytes(use.bytes));
-  add("memory", memory);
+  const int threads = omp_get_max_threads();
+  add("device", fmt::format("{}, {}, {} thread{}{}", name_of(facts.trainer.device()), name_of(gpt.dtype), threads,
+                            threads == 1 ? "" : "s", rate));
+  const std::vector<MemoryUse> uses = facts.trainer.memory();
+  std::vector<std::string> parts;
+  for (const MemoryUse& use : uses) parts.push_back(fmt::format("{} {}", use.category, short_bytes(use.bytes)));
+  add("memory", fmt::format("{}: {}", short_bytes(total_bytes(uses)), fmt::join(parts, ", ")));
   return table.str(2);
 }
 

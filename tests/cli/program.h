@@ -28,6 +28,7 @@ struct Outcome {
 // A directory of its own, in which commands run and to which relative paths refer.
 class Shell {
  public:
+  explicit Shell(Medium medium = Medium::disk) : tmp_(medium) {}
   const TemporaryDirectory& tmp() const { return tmp_; }
   std::filesystem::path operator/(const std::string& name) const { return tmp_ / name; }
 
@@ -45,6 +46,7 @@ class Shell {
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);
+    setenv("OMP_NUM_THREADS", "1", 0);  // tests run beside each other, and their models are tiny
     for (const std::string& entry : environment) putenv(const_cast<char*>(entry.c_str()));
     if (chdir(tmp_.path().c_str()) != 0) _exit(126);
     redirect("/dev/null", O_RDONLY, 0);
@@ -64,8 +66,9 @@ class Shell {
     return outcome;
   }
 
-  // Standard output goes to this file (a name in the directory, or an absolute path) from now on.
+  // Standard output, or error, goes to this file (a name in the directory, or an absolute path) from now on.
   void output_to(const std::string& path) { out_ = path; }
+  void errors_to(const std::string& path) { err_ = path; }
 
  private:
   static void redirect(const std::string& path, int flags, int descriptor) {
