@@ -101,8 +101,6 @@ Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& direc
     return;
   }
   const RunConfig before = load_run_config(directory.config());
-  if (const auto differences = fixed_differences(before, config_); !differences.empty())
-    refuse_resume(differences, directory, options);
   if (const auto checkpoint = newest_checkpoint(directory.checkpoints(), warn)) {
     resume(before, *checkpoint);
     return;
@@ -118,7 +116,6 @@ Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& direc
 void Run::start() {
   std::optional<ForkReport> fork;
   if (config_.init.from) fork = fork_run(trainer_, config_, *config_.init.from, train_, validation_, warn);
-  directory_.write_config(config_text_);  // only now: a fork that is refused leaves the directory free
   directory_.write_config(config_text_);
   metrics_.emplace(directory_.metrics(), warn);
   if (!fork) {

@@ -100,13 +100,13 @@ StepResult Trainer::step() {
   comm_.sum({&result.loss, 1});
 
   state.sequences += config_.batch.sequences;
-  state.tokens += tokens_per_step();
   result.grad_norm = grad_norm(result.first_bad);
   if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
     result.outcome = StepResult::Outcome::non_finite;
     return result;
   }
   update_weights(result.lr, result.grad_norm);
+  state.tokens += tokens_per_step();
   ++state.step;
   return result;
 }

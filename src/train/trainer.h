@@ -24,7 +24,7 @@ ops::AttentionPath resolve_attention_path(AttentionPath path, Device device);
 struct StepResult {
   enum class Outcome : uint8_t {
     updated,
-    non_finite,   // loss or gradients are not finite; weights, moments and the step count are untouched
+    non_finite,   // loss or gradients are not finite; the batch is consumed, and nothing else has changed
     interrupted,  // a signal came; nothing has changed
   } outcome = Outcome::updated;
   double loss = 0;       // mean over the tokens of the global batch, nats
