@@ -51,7 +51,8 @@ heading "Vocabulary of 2,048 pieces, and tokens"
 if [[ -s $data/tokenizer.model ]]; then
   echo "$data/tokenizer.model is already there"
 else
-  "$keen" tokenize vocab "$data/gcide.txt" --documents blank-line --size 2048 --sample-bytes 8000000 --out "$data/tokenizer.model"
+  "$keen" tokenize vocab "$data/gcide.txt" --documents blank-line --size 2048 --sample-bytes 8000000 \
+    --out "$data/tokenizer.model"
 fi
 # dataset.json is written last: where it is, the dataset is whole.
 if [[ -s $data/dataset.json ]]; then
@@ -73,6 +74,8 @@ heading "Evaluate within and beyond the training context of $context tokens"
 for factor in 1 2 4; do
   "$keen" eval "${runs[@]/#/runs/}" --data "$data/val_*.bin" --context $((factor * context)) --batches $((8 / factor))
 done
+echo "The longest again with RoPE's base 50 times as large, as the paper reads beyond the training context:"
+"$keen" eval "${runs[@]/#/runs/}" --data "$data/val_*.bin" --context $((4 * context)) --batches 2 --rope-theta 500000
 
 heading "Compare"
 "$keen" compare "${runs[@]/#/runs/}"
@@ -80,4 +83,4 @@ echo "For scale, models that only count:"
 "$keen" inspect "$data" | grep -E 'unigram|bigram'
 finish_stage
 echo
-echo "Ask a model to go on:  $keen sample runs/quickstart-ssmax --prompt \"Whale \""
+echo "Ask a model to go on:  $keen sample runs/quickstart-ssmax --prompt Whale"

@@ -27,6 +27,14 @@ struct Moments {
   }
 };
 
+// A field of a CSV file (RFC 4180).
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + "\"";
+}
+
 }  // namespace
 
 Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& options) {
@@ -69,7 +77,7 @@ std::string positions_csv(const std::vector<Evaluation>& evaluations) {
   std::string csv = several ? "checkpoint,position,loss,stderr,windows\n" : "position,loss,stderr,windows\n";
   for (const Evaluation& evaluation : evaluations)
     for (const PositionLoss& p : evaluation.positions)
-      csv += fmt::format("{}{},{:.9g},{},{}\n", several ? evaluation.checkpoint + "," : "", p.position, p.loss,
+      csv += fmt::format("{}{},{:.9g},{},{}\n", several ? csv_field(evaluation.checkpoint) + "," : "", p.position, p.loss,
                          std::isnan(p.standard_error) ? "" : fmt::format("{:.9g}", p.standard_error),
                          evaluation.windows);
   return csv;

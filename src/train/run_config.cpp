@@ -93,7 +93,7 @@ void CheckpointConfig::fields(Fields& f) {
 
 void LogConfig::fields(Fields& f) {
   f.integer("every", every, between<int64_t>(1, kMostSteps),
-            "steps between rows of metrics and console lines");
+            "steps between console lines; metrics.jsonl has a row for every step");
 }
 
 void InitConfig::fields(Fields& f) {
