@@ -27,7 +27,8 @@ template <class C> C& add_command(CLI::App& app) {
   return static_cast<C&>(*app.add_subcommand(std::make_shared<C>()));
 }
 
-// Breaks the lines of `text` that are longer than `width` between words, and indents what follows as the line itself.
+// Breaks the lines of `text` that are longer than `width` between words, and indents what follows as the line
+// itself.
 std::string wrapped(const std::string& text, size_t width);
 
 // Accepts numbers above 0.

@@ -1,59 +1,73 @@
 // keen eval CHECKPOINT...
-#include "eval/evaluate.h"
-
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "core/console.h"
+#include "eval/evaluate.h"
 #include "io/file.h"
 
 namespace keen {
 
 namespace {
 
+// What the other columns of the table leave of a line.
+constexpr size_t kPathWidth = 24;
+
 class EvalCommand final : public Command {
  public:
   EvalCommand() : Command("The loss of checkpoints on data, also beyond their training context", "eval") {
-    add_option("CHECKPOINT", checkpoints_, "Checkpoint or run directories (the newest whole checkpoint)")->required();
+    add_option("CHECKPOINT", checkpoints_, "Checkpoint or run directories (the newest whole checkpoint)")
+        ->required();
     add_option("--data", options_.data, "Shards to read, a glob in quotes")->required()->type_name("GLOB");
-    add_option("--context", options_.context, "Tokens a window (the training context); may exceed it, with RoPE")
+    add_option("--context", options_.context,
+               "Tokens a window (the training context); may exceed it, with RoPE")
         ->check(positive())
         ->type_name("N");
     add_option("--rope-theta", rope_theta_, "RoPE's base, instead of the trained one")
         ->check(positive())
         ->type_name("X");
-    add_option("--per-position", per_position_, "Write the loss at every position to this CSV file")->type_name("FILE");
+    add_option("--per-position", per_position_, "Write the loss at every position to this CSV file")
+        ->type_name("FILE");
     add_option("--batches", options_.batches, "Groups of batch.micro_sequences windows to read (all)")
         ->check(positive())
         ->type_name("N");
     add_option("--device", device_, "cpu or cuda, instead of the run's")->type_name("DEVICE");
     add_option("--precision", precision_, "fp32, bf16 or fp64, instead of the run's")->type_name("TYPE");
-    add_option("--set", options_.sets, "Change the config, for example model.attention=ssmax: SSMax swapped in untrained")
+    add_option("--set", options_.sets,
+               "Change the config, for example model.attention=ssmax: SSMax swapped in untrained")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
     add_flag("--json", json_, "Print one JSON document");
-    footer("  keen eval runs/a runs/b --data 'data/gcide/val_*.bin' --context 1024 \\\n"
-           "      --per-position loss.csv");
+    footer(
+        "  keen eval runs/a runs/b --data 'data/gcide/val_*.bin' --context 1024 \\\n"
+        "      --per-position loss.csv");
   }
 
   void run() override {
     options_.rope_theta = rope_theta_;
     for (const auto& [key, value] : {std::pair{"device", device_}, std::pair{"precision", precision_}})
       if (!value.empty()) options_.sets.push_back(fmt::format("{}={}", key, value));
+    // Said now, not when everything is evaluated.
+    const std::filesystem::path directory = std::filesystem::path(per_position_).parent_path();
+    if (!directory.empty() && !std::filesystem::is_directory(directory))
+      fail(Exit::usage, "--per-position {}: there is no directory {}", per_position_, directory.string());
     std::vector<Evaluation> evaluations;
-    for (const std::string& checkpoint : checkpoints_) evaluations.push_back(evaluate_checkpoint(checkpoint, options_));
-    if (!per_position_.empty()) replace_file(per_position_, positions_csv(evaluations));
+    for (const std::string& checkpoint : checkpoints_)
+      evaluations.push_back(evaluate_checkpoint(checkpoint, options_));
     write_out(json_ ? json(evaluations) : table(evaluations));
+    if (!per_position_.empty()) replace_file(per_position_, positions_csv(evaluations));
   }
 
  private:
   static std::string table(const std::vector<Evaluation>& evaluations) {
     Table table({"checkpoint", "step", "context", "windows", "tokens", "loss", "perplexity"});
     for (const Evaluation& e : evaluations) {
-      table.add({shortened(e.checkpoint, 30), std::to_string(e.step), std::to_string(e.context),
-                 std::to_string(e.windows), short_count(static_cast<double>(e.tokens)), fmt::format("{:.4f}", e.loss),
-                 fmt::format("{:.2f}", e.perplexity)});
-      for (const std::string& tensor : e.swapped_in) write_err(fmt::format("{}: new {}\n", e.checkpoint, tensor));
+      table.add({shortened(e.checkpoint, kPathWidth), std::to_string(e.step), std::to_string(e.context),
+                 std::to_string(e.windows), short_count(static_cast<double>(e.tokens)),
+                 fmt::format("{:.4f}", e.loss), fmt::format("{:.2f}", e.perplexity)});
+      for (const std::string& tensor : e.swapped_in)
+        write_err(fmt::format("{}: new {}\n", e.checkpoint, tensor));
     }
     return table.str(0, colour_wanted(stdout));
   }

@@ -24,7 +24,8 @@ int report(Exit exit, std::string_view message) {
   // What was printed before the error stays before it where both go to one file.
   std::fflush(stdout);
   const bool colour = keen::colour_wanted(stderr);
-  const std::string head = exit == Exit::stopped ? "" : keen::styled("error:", keen::Style::red, colour) + " ";
+  const std::string head =
+      exit == Exit::stopped ? "" : keen::styled("error:", keen::Style::red, colour) + " ";
   keen::write_err(fmt::format("keen: {}{}\n", head, message));
   return static_cast<int>(exit);
 }

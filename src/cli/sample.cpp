@@ -13,11 +13,17 @@ namespace {
 class SampleCommand final : public Command {
  public:
   SampleCommand() : Command("Text from a checkpoint, shown as it is drawn", "sample") {
-    add_option("CHECKPOINT", checkpoint_, "A checkpoint or run directory (its newest whole checkpoint)")->required();
-    add_option("--prompt", options_.prompt, "What the text begins with (nothing: a new document)")->type_name("TEXT");
-    add_option("--tokens", options_.tokens, "Tokens to draw at most")->check(positive())->type_name("N")->capture_default_str();
+    add_option("CHECKPOINT", checkpoint_, "A checkpoint or run directory (its newest whole checkpoint)")
+        ->required();
+    add_option("--prompt", options_.prompt, "What the text begins with (nothing: a new document)")
+        ->type_name("TEXT");
+    add_option("--tokens", options_.tokens, "Tokens to draw at most")
+        ->check(positive())
+        ->type_name("N")
+        ->capture_default_str();
     options_.sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95};
-    add_option("--temperature", options_.sampling.temperature, "Below 1 bolder, above 1 wilder, 0 always the likeliest")
+    add_option("--temperature", options_.sampling.temperature,
+               "Below 1 bolder, above 1 wilder, 0 always the likeliest")
         ->check(CLI::NonNegativeNumber)
         ->type_name("T")
         ->capture_default_str();
@@ -25,12 +31,14 @@ class SampleCommand final : public Command {
         ->check(CLI::NonNegativeNumber)
         ->type_name("K")
         ->capture_default_str();
-    add_option("--top-p", options_.sampling.top_p, "Draw from the fewest tokens that have this probability together")
+    add_option("--top-p", options_.sampling.top_p,
+               "Draw from the fewest tokens that have this probability together")
         ->check(CLI::Range(0.0, 1.0))
         ->type_name("P")
         ->capture_default_str();
     add_option("--seed", options_.seed, "Equal seeds draw equal text")->type_name("N")->capture_default_str();
-    add_option("--tokenizer", options_.tokenizer, "A SentencePiece model, instead of the run's")->type_name("FILE");
+    add_option("--tokenizer", options_.tokenizer, "A SentencePiece model, instead of the run's")
+        ->type_name("FILE");
     add_option("--device", device_, "cpu or cuda, instead of the run's")->type_name("DEVICE");
     add_option("--precision", precision_, "fp32, bf16 or fp64, instead of the run's")->type_name("TYPE");
     add_option("--set", options_.sets, "Change the config, for example model.attention=ssmax")
@@ -51,8 +59,8 @@ class SampleCommand final : public Command {
       std::fflush(stdout);
     });
     write_out("\n");
-    write_err(fmt::format("{} prompt tokens in {:.2f} s, {} tokens in {:.2f} s ({} tokens/s)\n", report.prompt_tokens,
-                          report.prefill_s, report.tokens, report.decode_s,
+    write_err(fmt::format("{} prompt tokens in {:.2f} s, {} tokens in {:.2f} s ({} tokens/s)\n",
+                          report.prompt_tokens, report.prefill_s, report.tokens, report.decode_s,
                           short_count(static_cast<double>(report.tokens) / report.decode_s)));
   }
 

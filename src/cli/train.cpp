@@ -16,14 +16,17 @@ class TrainCommand final : public Command {
     add_option("--set", sets_, "Change one key, dotted, to a JSON value or a string; may be repeated")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
-    add_option("--run-dir", run_dir_, "Where the run is kept (runs/NAME, with the config's name)")->type_name("DIR");
+    add_option("--run-dir", run_dir_, "Where the run is kept (runs/NAME, with the config's name)")
+        ->type_name("DIR");
     add_option("--init-from", init_from_, "Fork: start from the weights of this checkpoint or run directory")
         ->type_name("CHECKPOINT");
     add_flag("--dry-run", dry_run_, "Plan memory and print what would be trained; take no step");
     add_flag("--print-config", print_config_, "Print the effective config and exit");
-    add_flag("--help-config", help_config_, "Print every key of a config, its default and its meaning, and exit");
+    add_flag("--help-config", help_config_,
+             "Print every key of a config, its default and its meaning, and exit");
     footer(
-        "The same command continues a stopped run from its newest whole checkpoint. Ctrl-C (or SIGTERM, SIGUSR1) "
+        "The same command continues a stopped run from its newest whole checkpoint. Ctrl-C (or SIGTERM, "
+        "SIGUSR1) "
         "saves and stops; a second one stops at once.\n\n"
         "  keen train configs/quickstart-ssmax.json\n"
         "  keen train configs/quickstart-ssmax.json --set optimizer.lr=1e-3 \\\n"
@@ -34,7 +37,8 @@ class TrainCommand final : public Command {
 
   void run() override {
     if (help_config_) return write_out(wrapped(help_config(), kConsoleWidth));
-    if (config_.empty()) fail(Exit::usage, "train: CONFIG is required, for example configs/quickstart-ssmax.json");
+    if (config_.empty())
+      fail(Exit::usage, "train: CONFIG is required, for example configs/quickstart-ssmax.json");
     const std::string command = config_ + quoted_sets();
     if (!init_from_.empty()) sets_.push_back("init.from=" + json_line(Json(init_from_)));
     const RunConfig config = load_run_config(config_, sets_);

@@ -32,7 +32,8 @@ TEST(DryRun, PlansAndWritesNothing) {
   EXPECT_NE(outcome.out.find("14,800"), std::string::npos) << outcome.out;
   EXPECT_EQ(number_after(outcome.out, "tokens a step"), "64");
   EXPECT_EQ(number_after(outcome.out, "one checkpoint, bytes"), "177,600");
-  for (const char* category : {"weights", "gradients", "optimizer moments", "activations", "scratch", "FLOPs a token", "disk for checkpoints"})
+  for (const char* category : {"weights", "gradients", "optimizer moments", "activations", "scratch",
+                               "FLOPs a token", "disk for checkpoints"})
     EXPECT_NE(outcome.out.find(category), std::string::npos) << category;
   EXPECT_NE(outcome.out.find("blocks.*.attn.qkv.weight"), std::string::npos) << outcome.out;
 
@@ -58,7 +59,8 @@ TEST(DryRun, FindsWhatTrainingWouldRefuse) {
 
 TEST(PrintConfig, IsACompleteConfig) {
   const TinyRun shell;
-  const Outcome outcome = shell.train({"--print-config", "--set", "model.attention=ssmax", "--set", "name=other"});
+  const Outcome outcome =
+      shell.train({"--print-config", "--set", "model.attention=ssmax", "--set", "name=other"});
   ASSERT_EQ(outcome.exit, 0) << outcome.err;
   const Json json = outcome.json();
   EXPECT_EQ(json["model"]["attention"], "ssmax");
@@ -73,7 +75,8 @@ TEST(HelpConfig, ListsEveryKey) {
   const Outcome help = shell.keen({"train", "--help-config"});
   ASSERT_EQ(help.exit, 0) << help.err;
   expect_plain(help.out);
-  const std::function<void(const Json&, const std::string&)> visit = [&](const Json& object, const std::string& prefix) {
+  const std::function<void(const Json&, const std::string&)> visit = [&](const Json& object,
+                                                                         const std::string& prefix) {
     for (const auto& [key, value] : object.items())
       if (value.is_object())
         visit(value, prefix + key + ".");
@@ -98,7 +101,11 @@ TEST(Examples, AreValidConfigs) {
 
 TEST(Console, NothingIsWiderThanATerminalNorColouredInAFile) {
   TinyRun shell;
-  shell.configure({{"model", {{"attention", {"softmax", "ssmax_bias"}}, {"bias", true}, {"norm", "layernorm"}, {"position", "learned"}}},
+  shell.configure({{"model",
+                    {{"attention", {"softmax", "ssmax_bias"}},
+                     {"bias", true},
+                     {"norm", "layernorm"},
+                     {"position", "learned"}}},
                    {"batch", {{"sequences", 512}, {"micro_sequences", 32}}}});
   const Outcome trained = shell.train();
   ASSERT_EQ(trained.exit, 0) << trained.err;
@@ -107,16 +114,18 @@ TEST(Console, NothingIsWiderThanATerminalNorColouredInAFile) {
   EXPECT_NE(trained.out.find("5/12"), std::string::npos) << "a line every log.every steps: " << trained.out;
   EXPECT_EQ(trained.out.find(" 4/12"), std::string::npos) << "and no others: " << trained.out;
   EXPECT_NE(trained.out.find("validation at step 4"), std::string::npos);
-  const Outcome forked = shell.train({"--run-dir", "a-fork-with-a-name-of-some-length", "--init-from", "runs/c"});
+  const Outcome forked =
+      shell.train({"--run-dir", "a-fork-with-a-name-of-some-length", "--init-from", "runs/c"});
   ASSERT_EQ(forked.exit, 0) << forked.err;
   expect_plain(forked.out);
-  for (const auto& arguments : std::vector<std::vector<std::string>>{
-           {"compare", "runs/c", "a-fork-with-a-name-of-some-length"},
-           {"inspect", "runs/c"},
-           {"inspect", "runs/c/checkpoints/step_00000012"},
-           {"inspect", "c.json"},
-           {"inspect", "train.bin"},
-           {"eval", "runs/c/checkpoints/step_00000004", "a-fork-with-a-name-of-some-length", "--data", "val.bin"}}) {
+  for (const auto& arguments :
+       std::vector<std::vector<std::string>>{{"compare", "runs/c", "a-fork-with-a-name-of-some-length"},
+                                             {"inspect", "runs/c"},
+                                             {"inspect", "runs/c/checkpoints/step_00000012"},
+                                             {"inspect", "c.json"},
+                                             {"inspect", "train.bin"},
+                                             {"eval", "runs/c/checkpoints/step_00000004",
+                                              "a-fork-with-a-name-of-some-length", "--data", "val.bin"}}) {
     const Outcome outcome = shell.keen(arguments);
     EXPECT_EQ(outcome.exit, 0) << outcome.err;
     expect_plain(outcome.out);

@@ -19,9 +19,11 @@ Names keys(const Json& object) {
 TEST(RunFiles, TheDirectoryHoldsWhatTheContractNames) {
   const TinyRun shell;
   ASSERT_EQ(shell.train().exit, 0);
-  EXPECT_EQ(shell.names("runs/c"), (Names{"checkpoints", "config.json", "environment.json", "metrics.jsonl"}));
+  EXPECT_EQ(shell.names("runs/c"),
+            (Names{"checkpoints", "config.json", "environment.json", "metrics.jsonl"}));
   EXPECT_EQ(shell.names("runs/c/checkpoints"), (Names{"step_00000004", "step_00000008", "step_00000012"}));
-  const Names files = {"config.json", "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"};
+  const Names files = {"config.json", "manifest.json", "model.safetensors", "optimizer.safetensors",
+                       "state.json"};
   EXPECT_EQ(shell.names("runs/c/checkpoints/step_00000012"), files);
   EXPECT_EQ(content_of(shell / "runs/c/config.json"), content_of(shell.checkpoint(12) / "config.json"));
 
@@ -35,13 +37,16 @@ TEST(RunFiles, TheDirectoryHoldsWhatTheContractNames) {
 
   const Json manifest = Json::parse(content_of(shell.checkpoint(12) / "manifest.json"));
   const std::string text = manifest.dump();
-  for (const std::string& file : files)
-    if (file != "manifest.json") EXPECT_NE(text.find(file), std::string::npos) << file;
+  for (const std::string& file : files) {
+    if (file == "manifest.json") continue;
+    EXPECT_NE(text.find(file), std::string::npos) << file;
+  }
 }
 
 TEST(RunFiles, OldCheckpointsArePruned) {
   const TinyRun shell;
-  shell.configure({{"schedule", {{"steps", 10}}}, {"checkpoint", {{"every", 2}, {"keep", 2}, {"keep_steps", {3, 4}}}}});
+  shell.configure(
+      {{"schedule", {{"steps", 10}}}, {"checkpoint", {{"every", 2}, {"keep", 2}, {"keep_steps", {3, 4}}}}});
   ASSERT_EQ(shell.train().exit, 0);
   EXPECT_EQ(shell.names("runs/c/checkpoints"),
             (Names{"step_00000003", "step_00000004", "step_00000008", "step_00000010"}));
@@ -54,7 +59,8 @@ TEST(RunFiles, EveryRowHasExactlyItsFields) {
   const auto train = shell.rows("train");
   ASSERT_EQ(train.size(), 12u);
   for (size_t i = 0; i < train.size(); ++i) {
-    EXPECT_EQ(keys(train[i]), (Names{"elapsed_s", "grad_norm", "kind", "loss", "lr", "mfu", "step", "step_ms", "tokens", "tokens_per_s"}));
+    EXPECT_EQ(keys(train[i]), (Names{"elapsed_s", "grad_norm", "kind", "loss", "lr", "mfu", "step", "step_ms",
+                                     "tokens", "tokens_per_s"}));
     EXPECT_EQ(train[i]["step"], i + 1) << "the first row is of step 1";
     EXPECT_EQ(train[i]["tokens"], 64 * (i + 1));
   }
@@ -64,7 +70,8 @@ TEST(RunFiles, EveryRowHasExactlyItsFields) {
   ASSERT_EQ(validation.size(), 3u);
   for (const Json& row : validation) {
     EXPECT_EQ(keys(row), (Names{"kind", "loss", "perplexity", "step", "tokens"}));
-    EXPECT_NEAR(row["perplexity"].get<double>(), std::exp(row["loss"].get<double>()), 1e-5 * row["perplexity"].get<double>());
+    EXPECT_NEAR(row["perplexity"].get<double>(), std::exp(row["loss"].get<double>()),
+                1e-5 * row["perplexity"].get<double>());
   }
   const auto attention = shell.rows("attention");
   ASSERT_EQ(attention.size(), 3u);
@@ -101,7 +108,11 @@ TEST(RunFiles, FloatsHaveNineDigits) {
 
 TEST(RunFiles, TheEffectiveConfigReadsBack) {
   const TinyRun shell;
-  shell.configure({{"model", {{"attention", Json::parse(R"([{"kind": "ssmax", "s": 0.5, "layers": "1"}, {"kind": "softmax", "layers": "0"}])")}}}});
+  shell.configure(
+      {{"model",
+        {{"attention",
+          Json::parse(
+              R"([{"kind": "ssmax", "s": 0.5, "layers": "1"}, {"kind": "softmax", "layers": "0"}])")}}}});
   ASSERT_EQ(shell.train({"--set", "optimizer.lr=1e-4", "--set", "schedule.kind=wsd"}).exit, 0);
   const std::string effective = content_of(shell / "runs/c/config.json");
   EXPECT_EQ(shell.keen({"train", "runs/c/config.json", "--print-config"}).out, effective);
@@ -115,8 +126,7 @@ TEST(RunFiles, TheEffectiveConfigReadsBack) {
 // The tensors of two layers, V = 300, T = 16, C = 16, F = 32, and what their values start as.
 TEST(RunFiles, TensorsOfTheLlamaFamily) {
   const TinyRun shell;
-  shell.configure({{"model",
-                    {{"heads", 4}, {"kv_heads", 2}, {"qk_norm", true}, {"attention", Json::parse(R"([
+  shell.configure({{"model", {{"heads", 4}, {"kv_heads", 2}, {"qk_norm", true}, {"attention", Json::parse(R"([
                       {"kind": "ssmax_fixed", "layers": "0"}, {"kind": "ssmax", "s": 0.4, "b": 0.25, "layers": "1"}])")}}}});
   ASSERT_EQ(shell.train({"--set", "schedule.stop_after=1"}).exit, 0);
   Shapes expected = {{"embed.tokens.weight", {300, 16}}, {"norm.weight", {16}}, {"head.weight", {300, 16}}};
@@ -132,8 +142,10 @@ TEST(RunFiles, TensorsOfTheLlamaFamily) {
   expected["blocks.1.attn.b"] = {4};
   const TensorFile model(shell.checkpoint(1) / "model.safetensors");
   EXPECT_EQ(model.shapes, expected);
-  EXPECT_EQ(model.values.at("blocks.0.attn.s"), std::vector<float>(4, 1)) << "stored though it is not learned";
-  EXPECT_EQ(model.values.at("blocks.1.attn.b"), std::vector<float>(4, 0.25)) << "stored, since it is not zero";
+  EXPECT_EQ(model.values.at("blocks.0.attn.s"), std::vector<float>(4, 1))
+      << "stored though it is not learned";
+  EXPECT_EQ(model.values.at("blocks.1.attn.b"), std::vector<float>(4, 0.25))
+      << "stored, since it is not zero";
   for (const float s : model.values.at("blocks.1.attn.s")) EXPECT_NEAR(s, 0.4, 0.01);
   EXPECT_FALSE(model.header.contains("__metadata__"));
 
@@ -141,17 +153,25 @@ TEST(RunFiles, TensorsOfTheLlamaFamily) {
   const TensorFile optimizer(shell.checkpoint(1) / "optimizer.safetensors");
   Shapes averages;
   for (const auto& [name, shape] : expected)
-    if (name != "blocks.0.attn.s" && name != "blocks.1.attn.b") averages["m." + name] = averages["v." + name] = shape;
+    if (name != "blocks.0.attn.s" && name != "blocks.1.attn.b")
+      averages["m." + name] = averages["v." + name] = shape;
   EXPECT_EQ(optimizer.shapes, averages);
 }
 
 TEST(RunFiles, TensorsOfTheGptTwoFamily) {
   const TinyRun shell;
   shell.configure({{"model",
-                    {{"norm", "layernorm"}, {"mlp", "gelu"}, {"position", "learned"}, {"bias", true}, {"tie_embeddings", true},
+                    {{"norm", "layernorm"},
+                     {"mlp", "gelu"},
+                     {"position", "learned"},
+                     {"bias", true},
+                     {"tie_embeddings", true},
                      {"attention", {"softmax", "ssmax_bias"}}}}});
   ASSERT_EQ(shell.train({"--set", "schedule.stop_after=1"}).exit, 0);
-  Shapes expected = {{"embed.tokens.weight", {300, 16}}, {"embed.positions.weight", {16, 16}}, {"norm.weight", {16}}, {"norm.bias", {16}}};
+  Shapes expected = {{"embed.tokens.weight", {300, 16}},
+                     {"embed.positions.weight", {16, 16}},
+                     {"norm.weight", {16}},
+                     {"norm.bias", {16}}};
   for (const std::string block : {"blocks.0.", "blocks.1."}) {
     for (const char* norm : {"norm1", "norm2"})
       expected[block + norm + ".weight"] = expected[block + norm + ".bias"] = {16};

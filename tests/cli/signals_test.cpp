@@ -67,7 +67,8 @@ TEST(Kill, AtRandomTimes) {
   shell.configure(config);
   const auto start = std::chrono::steady_clock::now();
   ASSERT_EQ(shell.train({"--run-dir", "whole"}).exit, 0);
-  const auto whole_us = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count();
+  const auto whole_us =
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count();
 
   std::mt19937_64 random(4);
   int killed = 0, last_step = 0;
@@ -105,8 +106,9 @@ TEST(Kill, AtEveryMomentOfASave) {
   shell.configure({{"checkpoint", {{"keep", 1}}}});
   ASSERT_EQ(shell.train({"--run-dir", "whole"}).exit, 0);
   for (const char* fault :
-       {"save:kill:2", "manifest:kill:2", "publish:kill:2", "published:kill:2", "prune:kill", "rename@step_00000008:kill", "write@optimizer.safetensors:tear",
-        "fsync@step_00000004:kill:3", "write@metrics.jsonl:tear:4", "write@config.json:kill", "mkdir@checkpoints:kill"}) {
+       {"save:kill:2", "manifest:kill:2", "publish:kill:2", "published:kill:2", "prune:kill",
+        "rename@step_00000008:kill", "write@optimizer.safetensors:tear", "fsync@step_00000004:kill:3",
+        "write@metrics.jsonl:tear:4", "write@config.json:kill", "mkdir@checkpoints:kill"}) {
     std::filesystem::remove_all(shell / "runs");
     ASSERT_EQ(shell.train({}, {std::string("KEEN_FAULT=") + fault}).exit, 128 + SIGKILL) << fault;
     const Outcome outcome = shell.train();

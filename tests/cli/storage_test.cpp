@@ -11,13 +11,15 @@ namespace {
 TEST(FullDisk, AFailedSaveIsAWarningWhileTrainingGoesOn) {
   const TinyRun shell;
   ASSERT_EQ(shell.train({"--run-dir", "whole"}).exit, 0);
-  for (const char* fault : {"write@model.safetensors:ENOSPC:2", "fsync@.tmp:EIO:7", "rename@step_00000008:ENOSPC", "open@step_00000008:EACCES"}) {
+  for (const char* fault : {"write@model.safetensors:ENOSPC:2", "fsync@.tmp:EIO:7",
+                            "rename@step_00000008:ENOSPC", "open@step_00000008:EACCES"}) {
     std::filesystem::remove_all(shell / "runs");
     const Outcome outcome = shell.train({}, {std::string("KEEN_FAULT=") + fault});
     EXPECT_EQ(outcome.exit, 0) << fault << ": " << outcome.err;
     const auto failed = shell.rows("event", "save_failed");
     ASSERT_EQ(failed.size(), 1u) << fault;
-    for (const char* words : {"warning", "not saved", "training goes on"}) EXPECT_TRUE(outcome.says(words)) << outcome.err;
+    for (const char* words : {"warning", "not saved", "training goes on"})
+      EXPECT_TRUE(outcome.says(words)) << outcome.err;
     EXPECT_TRUE(outcome.says("failed saves so far: 1")) << outcome.err;
     EXPECT_FALSE(std::filesystem::exists(shell.checkpoint(failed[0]["step"].get<int>()))) << fault;
     expect_same_run(shell, "whole", "runs/c", 12);

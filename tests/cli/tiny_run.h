@@ -41,7 +41,8 @@ class TinyRun : public Shell {
     put(*this / file, config.dump(1));
   }
 
-  Outcome train(const std::vector<std::string>& more = {}, const std::vector<std::string>& environment = {}) const {
+  Outcome train(const std::vector<std::string>& more = {},
+                const std::vector<std::string>& environment = {}) const {
     return keen(train_command(more), environment);
   }
   static std::vector<std::string> train_command(const std::vector<std::string>& more = {}) {
@@ -50,9 +51,10 @@ class TinyRun : public Shell {
     return arguments;
   }
 
-  // The rows of a run's metrics that are of this kind, and of this event where one is named. A torn last line, which
-  // a run that is still writing may show, is left out.
-  std::vector<Json> rows(const std::string& kind, const std::string& event = "", const std::string& run = "runs/c") const {
+  // The rows of a run's metrics that are of this kind, and of this event where one is named. A torn last
+  // line, which a run that is still writing may show, is left out.
+  std::vector<Json> rows(const std::string& kind, const std::string& event = "",
+                         const std::string& run = "runs/c") const {
     std::vector<Json> found;
     if (!exists(run + "/metrics.jsonl")) return found;
     std::istringstream lines(content_of(*this / (run + "/metrics.jsonl")));
@@ -100,7 +102,8 @@ inline std::map<int, std::string> losses(const TinyRun& shell, const std::string
 // Two runs ended in the same state, to the last bit, and logged the same losses.
 inline void expect_same_run(const TinyRun& shell, const std::string& a, const std::string& b, int step) {
   for (const char* file : {"model.safetensors", "optimizer.safetensors"})
-    EXPECT_EQ(content_of(shell.checkpoint(step, a) / file), content_of(shell.checkpoint(step, b) / file)) << file;
+    EXPECT_EQ(content_of(shell.checkpoint(step, a) / file), content_of(shell.checkpoint(step, b) / file))
+        << file;
   EXPECT_EQ(losses(shell, a), losses(shell, b));
   EXPECT_EQ(static_cast<int>(losses(shell, a).size()), step);
 }
@@ -126,7 +129,8 @@ struct TensorFile {
     for (const auto& [name, entry] : header.items()) {
       EXPECT_EQ(entry.at("dtype"), "F32") << name;
       shapes[name] = entry.at("shape").get<std::vector<int64_t>>();
-      const auto begin = entry.at("data_offsets")[0].get<size_t>(), end = entry.at("data_offsets")[1].get<size_t>();
+      const auto begin = entry.at("data_offsets")[0].get<size_t>(),
+                 end = entry.at("data_offsets")[1].get<size_t>();
       values[name].resize((end - begin) / 4);
       EXPECT_LE(8 + length + end, bytes.size()) << name;
       std::memcpy(values[name].data(), bytes.data() + 8 + length + begin, end - begin);

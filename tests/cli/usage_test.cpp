@@ -16,8 +16,15 @@ TEST(Usage, WrongCommandLinesExitWithTwoAndPointToTheHelp) {
 
 TEST(Usage, EveryLevelHasHelpThatFitsTheConsole) {
   const Shell shell;
-  const std::vector<std::vector<std::string>> levels = {
-      {}, {"tokenize"}, {"tokenize", "vocab"}, {"tokenize", "encode"}, {"train"}, {"eval"}, {"sample"}, {"compare"}, {"inspect"}};
+  const std::vector<std::vector<std::string>> levels = {{},
+                                                        {"tokenize"},
+                                                        {"tokenize", "vocab"},
+                                                        {"tokenize", "encode"},
+                                                        {"train"},
+                                                        {"eval"},
+                                                        {"sample"},
+                                                        {"compare"},
+                                                        {"inspect"}};
   for (auto arguments : levels) {
     for (const char* flag : {"-h", "--help"}) {
       auto asked = arguments;
