@@ -1,5 +1,5 @@
-// Shared by the tests of ops: tensors with memory of their own, poisoned outputs, and the gradient check against
-// central differences in float64.
+// Shared by the tests of ops: tensors with memory of their own, poisoned outputs, and the gradient check
+// against central differences in float64.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,8 +21,10 @@ class Tensors {
   // Filled with NaN (or, for ints, with a huge value), so that an output that is not overwritten shows.
   Tensor poisoned(Shape shape, DType dtype = DType::f64) {
     Tensor x = raw(shape, dtype);
-    if (dtype == DType::i32) std::fill_n(x.as<int32_t>(), x.count(), std::numeric_limits<int32_t>::max());
-    else fill(x, [](int64_t) { return std::numeric_limits<double>::quiet_NaN(); });
+    if (dtype == DType::i32)
+      std::fill_n(x.as<int32_t>(), x.count(), std::numeric_limits<int32_t>::max());
+    else
+      fill(x, [](int64_t) { return std::numeric_limits<double>::quiet_NaN(); });
     return x;
   }
   Tensor zeros(Shape shape, DType dtype = DType::f64) { return raw(shape, dtype); }
@@ -37,7 +39,8 @@ class Tensors {
     Tensor x = raw(shape, DType::i32);
     const Philox random(++stream_);
     for (int64_t i = 0; i < x.count(); ++i)
-      x.as<int32_t>()[i] = static_cast<int32_t>(random.uniform(static_cast<uint64_t>(i)) * static_cast<double>(below));
+      x.as<int32_t>()[i] =
+          static_cast<int32_t>(random.uniform(static_cast<uint64_t>(i)) * static_cast<double>(below));
     return x;
   }
   Tensor copy_as(ConstTensor x, DType dtype) {
@@ -55,7 +58,8 @@ class Tensors {
   static std::vector<double> to_doubles(ConstTensor x) {
     std::vector<double> values(static_cast<size_t>(x.count()));
     with_float_type(x.dtype, [&]<class T>() {
-      for (int64_t i = 0; i < x.count(); ++i) values[static_cast<size_t>(i)] = static_cast<double>(Wide<T>(x.as<T>()[i]));
+      for (int64_t i = 0; i < x.count(); ++i)
+        values[static_cast<size_t>(i)] = static_cast<double>(Wide<T>(x.as<T>()[i]));
     });
     return values;
   }
@@ -93,9 +97,10 @@ inline double relative_error(ConstTensor a, ConstTensor b, double floor = 1e-30)
   return worst / size;
 }
 
-// Compares `gradient` with central differences of `loss` over elements of `x` (all float64), at most `most` of them,
-// evenly spread. Returns the largest |difference| / max(1, |gradient|).
-inline double gradient_error(const std::function<double()>& loss, Tensor x, ConstTensor gradient, int64_t most = 64) {
+// Compares `gradient` with central differences of `loss` over elements of `x` (all float64), at most `most`
+// of them, evenly spread. Returns the largest |difference| / max(1, |gradient|).
+inline double gradient_error(const std::function<double()>& loss, Tensor x, ConstTensor gradient,
+                             int64_t most = 64) {
   EXPECT_EQ(x.count(), gradient.count());
   const int64_t stride = std::max<int64_t>(1, x.count() / most);
   double worst = 0;

@@ -25,8 +25,8 @@ std::unique_ptr<Communicator> make_communicator() {
     const char* value = std::getenv(name);
     if (value != nullptr && std::atoi(value) > 1 && !kMpiBuilt)
       fail(Exit::communication,
-           "{}={}: this build of keen trains on one rank only; start it without a launcher, or unset {}", name, value,
-           name);
+           "{}={}: this build of keen trains on one rank only; start it without a launcher, or unset {}",
+           name, value, name);
   }
   return std::make_unique<OneRank>();
 }

@@ -12,7 +12,8 @@ Buffer::Buffer(Device device, int64_t bytes, const char* purpose) : size_bytes_(
   if (bytes == 0) return;
   if (device != Device::cpu)
     fail(Exit::device, "device: this build of keen has no CUDA backend; set \"device\": \"cpu\"");
-  void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory =
+      mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED)
     fail(Exit::device, "out of memory: {} needs {} bytes; use fewer batch.micro_sequences or a smaller model",
          purpose, bytes);
@@ -45,7 +46,8 @@ Tensor Arena::take(Shape shape, DType dtype) {
   if (buffer_.data() != nullptr) x.data = buffer_.data() + top_;
   top_ += (x.bytes() + kAlignment - 1) / kAlignment * kAlignment;
   peak_ = std::max(peak_, top_);
-  check(buffer_.data() == nullptr || top_ <= buffer_.size(), "arena is full: the plan did not see this allocation");
+  check(buffer_.data() == nullptr || top_ <= buffer_.size(),
+        "arena is full: the plan did not see this allocation");
   return x;
 }
 

@@ -29,8 +29,8 @@ class Buffer {
   Device device_ = Device::cpu;
 };
 
-// A stack of tensors. Without memory behind it an arena only measures: the planning pass takes the same tensors in
-// the same order, and `peak` is then the exact size to allocate. With memory it refuses to grow.
+// A stack of tensors. Without memory behind it an arena only measures: the planning pass takes the same
+// tensors in the same order, and `peak` is then the exact size to allocate. With memory it refuses to grow.
 class Arena {
  public:
   static constexpr int64_t kAlignment = 256;

@@ -1,4 +1,5 @@
-// Context: what an op needs besides its tensors. One per rank, passed first to every op; there are no globals.
+// Context: what an op needs besides its tensors. One per rank, passed first to every op; there are no
+// globals.
 #pragma once
 
 #include <memory>
@@ -15,8 +16,8 @@ struct LibraryState {
 
 struct Context {
   Device device = Device::cpu;
-  // A planning pass runs the real code with tensors that have no memory: shapes are checked and scratch is measured,
-  // but no body runs.
+  // A planning pass runs the real code with tensors that have no memory: shapes are checked and scratch is
+  // measured, but no body runs.
   bool planning = false;
   Arena scratch{Device::cpu};
   std::unique_ptr<LibraryState> gemm;
@@ -37,8 +38,8 @@ class ScratchScope {
   int64_t mark_;
 };
 
-// Runs body.operator()<device>() for the context's device: the one place where an op chooses its body, and where
-// planning stops. A build without CUDA never names a CUDA symbol, so there are no stubs.
+// Runs body.operator()<device>() for the context's device: the one place where an op chooses its body, and
+// where planning stops. A build without CUDA never names a CUDA symbol, so there are no stubs.
 template <class F> void on_device(Context& ctx, F&& body) {
   if (ctx.planning) return;
   if (ctx.device == Device::cpu) return body.template operator()<Device::cpu>();

@@ -18,8 +18,8 @@ struct bf16 {
   bf16() = default;
   bf16(const bf16&) = default;
   bf16& operator=(const bf16&) = default;
-  // Takes y[i] = bf16(x) by its bits: g++ vectorizes no loop that copies a struct. A template is no copy assignment,
-  // so the type stays trivially copyable.
+  // Takes y[i] = bf16(x) by its bits: g++ vectorizes no loop that copies a struct. A template is no copy
+  // assignment, so the type stays trivially copyable.
   template <std::same_as<bf16> B> bf16& operator=(B&& rounded) {
     bits = rounded.bits;
     return *this;
@@ -41,28 +41,36 @@ constexpr std::string_view name_of(DType type) {
   return names[static_cast<int>(type)];
 }
 
-template <class T> constexpr DType dtype_of = [] {
-  if constexpr (std::is_same_v<T, float>) return DType::f32;
-  else if constexpr (std::is_same_v<T, double>) return DType::f64;
-  else if constexpr (std::is_same_v<T, bf16>) return DType::bf16;
+template <class T>
+constexpr DType dtype_of = [] {
+  if constexpr (std::is_same_v<T, float>)
+    return DType::f32;
+  else if constexpr (std::is_same_v<T, double>)
+    return DType::f64;
+  else if constexpr (std::is_same_v<T, bf16>)
+    return DType::bf16;
   else {
     static_assert(std::is_same_v<T, int32_t>, "no DType for this type");
     return DType::i32;
   }
 }();
 
-// The type in which a T is accumulated, and in which statistics, vectors (norms, biases, s, b) and gradients of
-// parameters are kept: float64 for float64, float32 otherwise.
+// The type in which a T is accumulated, and in which statistics, vectors (norms, biases, s, b) and gradients
+// of parameters are kept: float64 for float64, float32 otherwise.
 template <class T> using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 constexpr DType wide(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
 
 // Calls f.operator()<T>() with the C++ type of a floating dtype.
 template <class F> decltype(auto) with_float_type(DType type, F&& f) {
   switch (type) {
-    case DType::f32: return f.template operator()<float>();
-    case DType::f64: return f.template operator()<double>();
-    case DType::bf16: return f.template operator()<bf16>();
-    default: fail(Exit::internal, "a floating type was expected, not {}", name_of(type));
+    case DType::f32:
+      return f.template operator()<float>();
+    case DType::f64:
+      return f.template operator()<double>();
+    case DType::bf16:
+      return f.template operator()<bf16>();
+    default:
+      fail(Exit::internal, "a floating type was expected, not {}", name_of(type));
   }
 }
 

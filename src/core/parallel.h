@@ -9,8 +9,8 @@
 
 namespace keen {
 
-// The bytes of one vector register, as a constant, of the instruction set that a loop's body is compiled for. A body
-// that takes it as its third argument can shape its register blocks by it.
+// The bytes of one vector register, as a constant, of the instruction set that a loop's body is compiled for.
+// A body that takes it as its third argument can shape its register blocks by it.
 template <int kBytes> using VectorBytes = std::integral_constant<int, kBytes>;
 
 namespace detail {
@@ -22,8 +22,8 @@ template <int kBytes, class F> void call_body(const F& body, int64_t begin, int6
     body(begin, end);
 }
 
-// The same loop compiled three times; `flatten` pulls everything that it calls into each version, so plain loops in
-// the body are vectorized for the processor that runs them. One binary serves every x86-64.
+// The same loop compiled three times; `flatten` pulls everything that it calls into each version, so plain
+// loops in the body are vectorized for the processor that runs them. One binary serves every x86-64.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
 template <class F>
 [[gnu::target("arch=x86-64-v4,prefer-vector-width=512"), gnu::flatten, gnu::noinline]] void run_avx512(
@@ -36,7 +36,9 @@ template <class F>
   call_body<32>(body, begin, end);
 }
 inline int vector_level() {
-  static const int level = __builtin_cpu_supports("x86-64-v4") ? 4 : __builtin_cpu_supports("x86-64-v3") ? 3 : 1;
+  static const int level = __builtin_cpu_supports("x86-64-v4")   ? 4
+                           : __builtin_cpu_supports("x86-64-v3") ? 3
+                                                                 : 1;
   return level;
 }
 template <class F> void run_vectorized(const F& body, int64_t begin, int64_t end) {
@@ -45,29 +47,33 @@ template <class F> void run_vectorized(const F& body, int64_t begin, int64_t end
   call_body<16>(body, begin, end);
 }
 #else
-template <class F> void run_vectorized(const F& body, int64_t begin, int64_t end) { call_body<16>(body, begin, end); }
+template <class F> void run_vectorized(const F& body, int64_t begin, int64_t end) {
+  call_body<16>(body, begin, end);
+}
 #endif
 
 }  // namespace detail
 
-// Calls body(begin, end) on contiguous pieces that cover [0, count), at most one per thread, each at least `grain`
-// long. Which piece a thread gets depends on the number of threads: a result that must not depend on it is computed
-// per item, or in chunks of fixed length that are then added in order. The body must not throw; it may take a third
-// argument, VectorBytes<n>.
+// Calls body(begin, end) on contiguous pieces that cover [0, count), at most one per thread, each at least
+// `grain` long. Which piece a thread gets depends on the number of threads: a result that must not depend on
+// it is computed per item, or in chunks of fixed length that are then added in order. The body must not
+// throw; it may take a third argument, VectorBytes<n>.
 template <class F> void parallel_for(int64_t count, int64_t grain, const F& body) {
-  const int64_t pieces = std::min<int64_t>(omp_get_max_threads(), (count + grain - 1) / std::max<int64_t>(grain, 1));
+  const int64_t pieces =
+      std::min<int64_t>(omp_get_max_threads(), (count + grain - 1) / std::max<int64_t>(grain, 1));
   if (pieces <= 1 || omp_in_parallel()) {
     if (count > 0) detail::run_vectorized(body, 0, count);
     return;
   }
-#pragma omp parallel num_threads(static_cast<int>(pieces))
+#pragma omp parallel num_threads(static_cast <int>(pieces))
   {
     const int64_t piece = omp_get_thread_num();
     detail::run_vectorized(body, piece * count / pieces, (piece + 1) * count / pieces);
   }
 }
 
-// As parallel_for, for few items of unequal cost: body(item, item + 1), the next free thread takes the next item.
+// As parallel_for, for few items of unequal cost: body(item, item + 1), the next free thread takes the next
+// item.
 template <class F> void parallel_for_each(int64_t count, const F& body) {
 #pragma omp parallel for schedule(dynamic, 1) if (count > 1 && !omp_in_parallel())
   for (int64_t item = 0; item < count; ++item) detail::run_vectorized(body, item, item + 1);

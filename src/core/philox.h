@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox-4x32-10, from Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3"
-// (2011). A value depends on its key and index alone, so initial weights and sample order are the same on every
-// device, thread count and rank count.
+// Counter-based random numbers: Philox-4x32-10, from Salmon et al., "Parallel Random Numbers: As Easy as 1,
+// 2, 3" (2011). A value depends on its key and index alone, so initial weights and sample order are the same
+// on every device, thread count and rank count.
 #pragma once
 
 #include <array>

@@ -1,5 +1,5 @@
-// Elementary functions that vectorize inside parallel_for: branch-free, inlined, no calls to libm for float. The
-// double versions are libm's, for tests.
+// Elementary functions that vectorize inside parallel_for: branch-free, inlined, no calls to libm for float.
+// The double versions are libm's, for tests.
 #pragma once
 
 #include <bit>
@@ -9,10 +9,12 @@
 
 namespace keen::simd {
 
-// Relative error below 2e-7 over the normal range. Below -87.33 the result is 0, above 88.72 infinity; NaN stays NaN.
+// Relative error below 2e-7 over the normal range. Below -87.33 the result is 0, above 88.72 infinity; NaN
+// stays NaN.
 inline float exp(float x) {
   const float clamped = x < -87.33f ? -87.33f : x > 88.72f ? 88.72f : x;
-  // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits: no rint, which the baseline lacks.
+  // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits: no rint, which the baseline
+  // lacks.
   const float shifted = clamped * 1.44269504f + 12582912.0f;
   const float n = shifted - 12582912.0f;
   // ln 2 in two parts, the first exact in few bits, so that the remainder keeps its low bits.
@@ -27,7 +29,8 @@ inline float exp(float x) {
   // 2^n in two factors, multiplied one after the other: n may be 128, and 2^128 is no float.
   const int32_t power = std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(12582912.0f);
   const int32_t half = power >> 1, rest = power - half;
-  const float y = mantissa * std::bit_cast<float>((half + 127) << 23) * std::bit_cast<float>((rest + 127) << 23);
+  const float y =
+      mantissa * std::bit_cast<float>((half + 127) << 23) * std::bit_cast<float>((rest + 127) << 23);
   return x < -87.33f ? 0.0f : x > 88.72f ? std::numeric_limits<float>::infinity() : y;
 }
 inline double exp(double x) { return std::exp(x); }

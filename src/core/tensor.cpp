@@ -10,8 +10,8 @@ std::string to_string(const Shape& shape) {
 
 void expect(const ConstTensor& x, const Shape& shape, DType dtype, const char* what) {
   if (x.shape == shape && x.dtype == dtype) return;
-  fail(Exit::internal, "{}: expected {} {}, got {} {}", what, name_of(dtype), to_string(shape), name_of(x.dtype),
-       to_string(x.shape));
+  fail(Exit::internal, "{}: expected {} {}, got {} {}", what, name_of(dtype), to_string(shape),
+       name_of(x.dtype), to_string(x.shape));
 }
 
 }  // namespace keen

@@ -46,8 +46,8 @@ template <class Byte> struct View {
 
   int64_t count() const { return shape.count(); }
   int64_t bytes() const { return count() * size_of(dtype); }
-  // False for a default-constructed tensor: an optional argument that was left out. (A planned tensor has a shape
-  // and no data; it is present.)
+  // False for a default-constructed tensor: an optional argument that was left out. (A planned tensor has a
+  // shape and no data; it is present.)
   explicit operator bool() const { return shape.rank > 0; }
 
   // The elements. T must be the tensor's type.
@@ -59,7 +59,8 @@ template <class Byte> struct View {
 
 // Rows [begin, end) along the first dimension.
 template <class V> V rows_of(const V& x, int64_t begin, int64_t end) {
-  check(x.shape.rank > 0 && 0 <= begin && begin <= end && end <= x.shape[0], "rows: a range inside the tensor");
+  check(x.shape.rank > 0 && 0 <= begin && begin <= end && end <= x.shape[0],
+        "rows: a range inside the tensor");
   V part = x;
   part.shape.dim[0] = end - begin;
   const int64_t row = x.shape[0] == 0 ? 0 : x.bytes() / x.shape[0];

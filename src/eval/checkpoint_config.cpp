@@ -8,13 +8,15 @@ namespace keen {
 
 LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::string> sets,
                                     std::optional<double> rope_theta) {
-  constexpr std::array<std::string_view, 6> kFree = {"device",          "precision", "attention_path",
-                                                     "model.attention", "model.rope_theta", "batch.micro_sequences"};
+  constexpr std::array<std::string_view, 6> kFree = {"device",           "precision",
+                                                     "attention_path",   "model.attention",
+                                                     "model.rope_theta", "batch.micro_sequences"};
   for (const std::string& set : sets) {
     const std::string key = set.substr(0, set.find('='));
     if (std::find(kFree.begin(), kFree.end(), key) == kFree.end())
       fail(Exit::usage,
-           "--set {}: a trained model cannot be looked at with another {}; what can be set here is device, precision, "
+           "--set {}: a trained model cannot be looked at with another {}; what can be set here is device, "
+           "precision, "
            "attention_path, model.attention, model.rope_theta and batch.micro_sequences",
            set, key);
   }

@@ -46,15 +46,24 @@ Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& o
   const Dataset data(options.data, config.model.vocab_size);
   const SequentialWindows windows(data, T);
   const int64_t group = config.batch.micro_sequences;
-  const int64_t count = options.batches > 0 ? std::min(windows.count(), options.batches * group) : windows.count();
-  // Windows in one pass: as many tokens as a training micro-batch, so that memory does not grow with the context.
+  const int64_t count =
+      options.batches > 0 ? std::min(windows.count(), options.batches * group) : windows.count();
+  // Windows in one pass: as many tokens as a training micro-batch, so that memory does not grow with the
+  // context.
   const int64_t B = std::clamp<int64_t>(group * config.model.context / T, 1, count);
 
-  ForwardModel model(config.model, device, dtype, resolve_attention_path(config.attention_path, device), B, T);
-  Evaluation result{.checkpoint = path, .step = loaded.checkpoint.step, .context = T, .windows = count,
-                    .tokens = count * T, .positions = {}, .swapped_in = {}};
+  ForwardModel model(config.model, device, dtype, resolve_attention_path(config.attention_path, device), B,
+                     T);
+  Evaluation result{.checkpoint = path,
+                    .step = loaded.checkpoint.step,
+                    .context = T,
+                    .windows = count,
+                    .tokens = count * T,
+                    .positions = {},
+                    .swapped_in = {}};
   for (const TensorFate& fate : model.load(loaded.checkpoint, static_cast<uint64_t>(config.seed)))
-    if (fate.kind == TensorFate::Kind::fresh) result.swapped_in.push_back(fmt::format("{} = {}", fate.name, fate.initial));
+    if (fate.kind == TensorFate::Kind::fresh)
+      result.swapped_in.push_back(fmt::format("{} = {}", fate.name, fate.initial));
 
   std::vector<Moments> positions(static_cast<size_t>(T));
   Progress progress(fmt::format("evaluating {}", path), count * T, "tokens");
@@ -66,7 +75,8 @@ Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& o
 
   for (size_t t = 0; t < positions.size(); ++t) {
     result.loss += positions[t].mean / static_cast<double>(T);
-    result.positions.push_back({static_cast<int64_t>(t) + 1, positions[t].mean, positions[t].standard_error()});
+    result.positions.push_back(
+        {static_cast<int64_t>(t) + 1, positions[t].mean, positions[t].standard_error()});
   }
   result.perplexity = std::exp(result.loss);
   return result;
@@ -77,9 +87,9 @@ std::string positions_csv(const std::vector<Evaluation>& evaluations) {
   std::string csv = several ? "checkpoint,position,loss,stderr,windows\n" : "position,loss,stderr,windows\n";
   for (const Evaluation& evaluation : evaluations)
     for (const PositionLoss& p : evaluation.positions)
-      csv += fmt::format("{}{},{:.9g},{},{}\n", several ? csv_field(evaluation.checkpoint) + "," : "", p.position, p.loss,
-                         std::isnan(p.standard_error) ? "" : fmt::format("{:.9g}", p.standard_error),
-                         evaluation.windows);
+      csv += fmt::format(
+          "{}{},{:.9g},{},{}\n", several ? csv_field(evaluation.checkpoint) + "," : "", p.position, p.loss,
+          std::isnan(p.standard_error) ? "" : fmt::format("{:.9g}", p.standard_error), evaluation.windows);
   return csv;
 }
 

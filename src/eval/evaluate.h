@@ -14,13 +14,14 @@ struct EvaluateOptions {
   int64_t context = 0;               // tokens a window; 0: the training context
   std::optional<double> rope_theta;  // instead of the trained one
   int64_t batches = 0;               // groups of batch.micro_sequences windows; 0: all data
-  std::vector<std::string> sets;     // KEY=VALUE over the checkpoint's config: device, precision, model.attention
+  std::vector<std::string>
+      sets;  // KEY=VALUE over the checkpoint's config: device, precision, model.attention
 };
 
 // The loss at one position, over all windows.
 struct PositionLoss {
-  int64_t position;  // 1-based: keys that the row sees
-  double loss;       // mean, nats
+  int64_t position;       // 1-based: keys that the row sees
+  double loss;            // mean, nats
   double standard_error;  // of the mean over windows; NaN for one window
 };
 
@@ -33,9 +34,9 @@ struct Evaluation {
   std::vector<std::string> swapped_in;
 };
 
-// Reads consecutive windows of context + 1 tokens from the start of each shard, stride context. Memory does not grow
-// with the number of layers' activations: one layer's are held at a time. Raises Exit::usage for a context beyond
-// learned positions, Exit::data when no shard holds a window, Exit::checkpoint.
+// Reads consecutive windows of context + 1 tokens from the start of each shard, stride context. Memory does
+// not grow with the number of layers' activations: one layer's are held at a time. Raises Exit::usage for a
+// context beyond learned positions, Exit::data when no shard holds a window, Exit::checkpoint.
 Evaluation evaluate_checkpoint(const std::string& checkpoint, const EvaluateOptions& options);
 
 // A header and one row a position; with several checkpoints a first column says which.

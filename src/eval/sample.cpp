@@ -16,7 +16,8 @@ using Clock = std::chrono::steady_clock;
 Tokenizer open_tokenizer(const SampleOptions& options, const RunConfig& config) {
   if (!options.tokenizer.empty()) return Tokenizer(options.tokenizer);
   if (!config.data.tokenizer)
-    fail(Exit::data, "sample: the run's config names no data.tokenizer; give one with --tokenizer FILE.model");
+    fail(Exit::data,
+         "sample: the run's config names no data.tokenizer; give one with --tokenizer FILE.model");
   return Tokenizer(*config.data.tokenizer);
 }
 
@@ -57,9 +58,8 @@ SampleReport sample_text(const std::string& checkpoint, const SampleOptions& opt
   std::span<const double> logits = generator->feed(ids);
   const Clock::time_point fed = Clock::now();
   while (report.tokens < options.tokens) {
-    const int32_t id =
-        choose_token(logits.first(static_cast<size_t>(tokenizer.vocab_size())), options.sampling,
-                     random.uniform(static_cast<uint64_t>(report.tokens)));
+    const int32_t id = choose_token(logits.first(static_cast<size_t>(tokenizer.vocab_size())),
+                                    options.sampling, random.uniform(static_cast<uint64_t>(report.tokens)));
     if (id == tokenizer.end_of_text()) break;
     ++report.tokens;
     write(tokenizer.decode({&id, 1}));

@@ -24,9 +24,9 @@ struct SampleReport {
   double prefill_s = 0, decode_s = 0;
 };
 
-// Hands the text to `write` piece by piece as it is drawn, the prompt not included, until `tokens` are drawn or the
-// document ends. An empty prompt starts a new document. Raises Exit::checkpoint, Exit::data (no tokenizer), Exit::usage
-// (longer than learned positions).
+// Hands the text to `write` piece by piece as it is drawn, the prompt not included, until `tokens` are drawn
+// or the document ends. An empty prompt starts a new document. Raises Exit::checkpoint, Exit::data (no
+// tokenizer), Exit::usage (longer than learned positions).
 SampleReport sample_text(const std::string& checkpoint, const SampleOptions& options,
                          const std::function<void(std::string_view)>& write);
 

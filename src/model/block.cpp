@@ -113,7 +113,8 @@ Tables take_tables(const ModelConfig& config, int64_t P, DType dtype, Arena& are
   Tables tables;
   const int64_t D = config.head_width();
   // The fastest pairs, i < p D/2.
-  const auto pairs = static_cast<int64_t>(std::ceil(config.rope_fraction * static_cast<double>(D / 2) - 1e-9));
+  const auto pairs =
+      static_cast<int64_t>(std::ceil(config.rope_fraction * static_cast<double>(D / 2) - 1e-9));
   if (config.position == PositionKind::rope) tables.rotation = arena.take({P, pairs, 2}, wide(dtype));
   tables.log_n = arena.take({P}, wide(dtype));
   return tables;
@@ -149,7 +150,8 @@ Block make_block(Params& params, const ModelConfig& config, int64_t layer) {
   block.proj = make_dense(params, config, at + "attn.proj", C, layout.H * layout.D, residual_stddev, bucket);
   block.norm2 = make_norm(params, config, at + "norm2", bucket);
   const bool gated = config.mlp == MlpKind::swiglu;
-  block.up = make_dense(params, config, at + (gated ? "mlp.gate_up" : "mlp.up"), gated ? 2 * F : F, C, stddev, bucket);
+  block.up = make_dense(params, config, at + (gated ? "mlp.gate_up" : "mlp.up"), gated ? 2 * F : F, C, stddev,
+                        bucket);
   block.down = make_dense(params, config, at + "mlp.down", C, F, residual_stddev, bucket);
   return block;
 }
@@ -176,7 +178,8 @@ BlockActs take_block_acts(const Block& block, const Pass& pass, DType dtype, Are
   return a;
 }
 
-void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& a, Tensor y, KvCache* cache) {
+void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& a, Tensor y,
+                   KvCache* cache) {
   ScratchScope scope(ctx);
   Tensor branch = ctx.scratch.take(y.shape, y.dtype);
 

@@ -40,8 +40,8 @@ struct Block {
   Param* b = nullptr;       // (H)
   Dense proj;               // C from H D
   Norm norm2;
-  Dense up;                 // F from C; with SwiGLU 2F: the gate's rows first
-  Dense down;               // C from F
+  Dense up;    // F from C; with SwiGLU 2F: the gate's rows first
+  Dense down;  // C from F
 };
 
 Block make_block(Params& params, const ModelConfig& config, int64_t layer);
@@ -65,17 +65,19 @@ struct BlockActs {
 };
 BlockActs take_block_acts(const Block& block, const Pass& pass, DType dtype, Arena& arena);
 
-// Keys and values of the tokens seen so far, of one layer: (B * P, 2 K D), the keys (rotated) before the values.
+// Keys and values of the tokens seen so far, of one layer: (B * P, 2 K D), the keys (rotated) before the
+// values.
 struct KvCache {
   Tensor kv;
 };
 
-// y (N, C) = block(acts.x). Overwrites y and the activations. With a cache, the pass's keys and values are appended
-// to it at pass.past, and the queries see all of it.
+// y (N, C) = block(acts.x). Overwrites y and the activations. With a cache, the pass's keys and values are
+// appended to it at pass.past, and the queries see all of it.
 void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& acts, Tensor y,
                    KvCache* cache = nullptr);
 
-// block_forward read bottom-up. On entry dx holds dL/dy, on return dL/dx; adds to the gradients of the parameters.
+// block_forward read bottom-up. On entry dx holds dL/dy, on return dL/dx; adds to the gradients of the
+// parameters.
 void block_backward(Context& ctx, const Block& block, const Pass& pass, const BlockActs& acts, Tensor dx);
 
 }  // namespace keen

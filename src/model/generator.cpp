@@ -57,7 +57,8 @@ std::span<const double> Generator::feed(std::span<const int32_t> ids) {
   const auto count = static_cast<int64_t>(ids.size());
   if (gpt_.positions != nullptr && length_ + count > gpt_.config.context)
     fail(Exit::usage,
-         "sample: {} tokens exceed the {} learned positions of this model; ask for fewer --tokens or shorten the "
+         "sample: {} tokens exceed the {} learned positions of this model; ask for fewer --tokens or shorten "
+         "the "
          "prompt (a model with RoPE has no such limit)",
          length_ + count, gpt_.config.context);
   if (length_ + count > capacity_)

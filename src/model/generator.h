@@ -1,4 +1,5 @@
-// Text generation: the model fed token by token with its keys and values cached, and the choice of the next token.
+// Text generation: the model fed token by token with its keys and values cached, and the choice of the next
+// token.
 #pragma once
 
 #include <span>
@@ -16,13 +17,13 @@ struct Sampling {
   double top_p = 1;        // only the fewest most likely tokens whose probabilities add up to p or more
 };
 
-// The token that `uniform` in [0, 1) chooses: tokens are ordered from the most likely on (ties by id), cut by top_k,
-// then by top_p on what is left, and drawn in proportion to exp(logit / temperature).
+// The token that `uniform` in [0, 1) chooses: tokens are ordered from the most likely on (ties by id), cut by
+// top_k, then by top_p on what is left, and drawn in proportion to exp(logit / temperature).
 int32_t choose_token(std::span<const double> logits, const Sampling& sampling, double uniform);
 
-// Feeds tokens to a model that is bound without training. Keys and values of everything fed so far are cached, in the
-// arena `activations`, for at most `capacity` tokens. SSMax needs nothing special: a cached key never changes, and
-// the scale of a new query counts the keys that it sees.
+// Feeds tokens to a model that is bound without training. Keys and values of everything fed so far are
+// cached, in the arena `activations`, for at most `capacity` tokens. SSMax needs nothing special: a cached
+// key never changes, and the scale of a new query counts the keys that it sees.
 class Generator {
  public:
   // Tokens that one forward pass takes at most; longer prompts are fed in pieces.
@@ -31,8 +32,9 @@ class Generator {
   // Takes the cache and the workspace of one pass from the arena; call inside `bind` of plan_and_allocate.
   Generator(Context& ctx, const Gpt& gpt, int64_t capacity, Arena& activations);
 
-  // Appends `ids` (at least one) and returns the logits (V) that follow the last of them, valid until the next call.
-  // Raises Exit::usage when the capacity, or the positions that a model with learned ones has, are exceeded.
+  // Appends `ids` (at least one) and returns the logits (V) that follow the last of them, valid until the
+  // next call. Raises Exit::usage when the capacity, or the positions that a model with learned ones has, are
+  // exceeded.
   std::span<const double> feed(std::span<const int32_t> ids);
   int64_t length() const { return length_; }
   void clear() { length_ = 0; }

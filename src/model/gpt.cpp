@@ -9,8 +9,8 @@ namespace keen {
 
 namespace {
 
-// Rows of logits that exist at a time: enough for the GEMM to run at full rate and for the head's weight gradient
-// to be read and written seldom, few enough for V columns to stay small beside the model.
+// Rows of logits that exist at a time: enough for the GEMM to run at full rate and for the head's weight
+// gradient to be read and written seldom, few enough for V columns to stay small beside the model.
 int64_t head_chunk_rows(const Gpt& gpt, int64_t N) {
   constexpr int64_t kChunkBytes = 128 << 20;
   const int64_t rows = kChunkBytes / (gpt.config.vocab_size * size_of(wide(gpt.dtype)));
@@ -25,7 +25,8 @@ void head(Context& ctx, const Gpt& gpt, GptActs& acts, ConstTensor targets, doub
   const Tensor all_logits = ctx.scratch.take({chunk, V}, wide(gpt.dtype));
   // Logits are overwritten by their gradient where both have one type.
   Tensor all_dlogits;
-  if (dnorm) all_dlogits = gpt.dtype == wide(gpt.dtype) ? all_logits : ctx.scratch.take({chunk, V}, gpt.dtype);
+  if (dnorm)
+    all_dlogits = gpt.dtype == wide(gpt.dtype) ? all_logits : ctx.scratch.take({chunk, V}, gpt.dtype);
 
   for (int64_t begin = 0; begin < N; begin += chunk) {
     const int64_t end = std::min(N, begin + chunk), rows = end - begin;
@@ -71,8 +72,9 @@ int64_t Gpt::matmul_params() const {
 }
 
 double Gpt::flops_per_token(int64_t T) const {
-  return 6.0 * static_cast<double>(matmul_params()) +
-         6.0 * static_cast<double>(config.layers) * static_cast<double>(config.width) * static_cast<double>(T);
+  return 6.0 * static_cast<double>(matmul_params()) + 6.0 * static_cast<double>(config.layers) *
+                                                          static_cast<double>(config.width) *
+                                                          static_cast<double>(T);
 }
 
 void plan_and_allocate(Context& ctx, Gpt::Arenas& arenas, const std::function<void()>& bind,
@@ -138,8 +140,8 @@ void gpt_losses(Context& ctx, const Gpt& gpt, GptActs& acts, ConstTensor targets
   head(ctx, gpt, acts, targets, 1, {});
 }
 
-void gpt_backward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, ConstTensor ids, ConstTensor targets,
-                  double scale, const std::function<void(int64_t)>& bucket_done) {
+void gpt_backward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, ConstTensor ids,
+                  ConstTensor targets, double scale, const std::function<void(int64_t)>& bucket_done) {
   check(acts.keep != Keep::nothing, "gpt_backward: activations that were kept");
   const auto done = [&](int64_t bucket) {
     if (bucket_done && !ctx.planning) bucket_done(bucket);
@@ -155,11 +157,9 @@ void gpt_backward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts,
     block_backward(ctx, gpt.blocks[l], pass, acts.blocks[l], dx);
     done(static_cast<int64_t>(l) + 1);
   }
-  ops::embedding_backward(ctx, {.dtokens = gpt.tokens->grad,
-                                .dpositions = grad_of(gpt.positions),
-                                .dy = dx,
-                                .ids = ids,
-                                .T = pass.T});
+  ops::embedding_backward(
+      ctx,
+      {.dtokens = gpt.tokens->grad, .dpositions = grad_of(gpt.positions), .dy = dx, .ids = ids, .T = pass.T});
   done(0);
 }
 

@@ -28,7 +28,8 @@ struct Gpt {
   void bind(bool training, int64_t P, Arenas& arenas);
 
   int64_t buckets() const { return config.layers + 2; }
-  // Parameters that take part in matrix products: all but the embedding tables, unless the head is tied to them.
+  // Parameters that take part in matrix products: all but the embedding tables, unless the head is tied to
+  // them.
   int64_t matmul_params() const;
   // Of training, counted as 6 n + 6 L C T: n = matmul_params(), and causal attention at its half of T x T.
   double flops_per_token(int64_t T) const;
@@ -40,17 +41,17 @@ struct Gpt::Arenas {
   explicit Arenas(Device device) : weights(device), gradients(device), moments(device), activations(device) {}
 };
 
-// Plans, allocates exactly once, and binds for use: `bind` takes every tensor from the arenas, `run` calls everything
-// that will run later. Both are called without memory first, with ctx.planning set; then `bind` again.
-// With `allocate` false it stops after measuring (--dry-run).
+// Plans, allocates exactly once, and binds for use: `bind` takes every tensor from the arenas, `run` calls
+// everything that will run later. Both are called without memory first, with ctx.planning set; then `bind`
+// again. With `allocate` false it stops after measuring (--dry-run).
 void plan_and_allocate(Context& ctx, Gpt::Arenas& arenas, const std::function<void()>& bind,
                        const std::function<void()>& run, bool allocate = true);
 
 // What forward leaves for backward.
 enum class Keep : uint8_t {
   everything,  // activations of every block
-  inputs,      // the residual stream before every block; backward runs block_forward again ("recompute": "block")
-  nothing,     // forward only: evaluation, sampling
+  inputs,  // the residual stream before every block; backward runs block_forward again ("recompute": "block")
+  nothing,  // forward only: evaluation, sampling
 };
 
 struct GptActs {
@@ -73,9 +74,10 @@ void gpt_logits(Context& ctx, const Gpt& gpt, Tensor logits, ConstTensor norm_ro
 // acts.losses from acts.norm and targets (N). Logits exist in chunks of rows only.
 void gpt_losses(Context& ctx, const Gpt& gpt, GptActs& acts, ConstTensor targets);
 
-// After gpt_forward: acts.losses, and the gradients of scale * sum of losses, added to those of the parameters.
-// `bucket_done(bucket)` is called as soon as the gradients of a bucket are complete, last bucket first.
-void gpt_backward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, ConstTensor ids, ConstTensor targets,
-                  double scale, const std::function<void(int64_t)>& bucket_done = {});
+// After gpt_forward: acts.losses, and the gradients of scale * sum of losses, added to those of the
+// parameters. `bucket_done(bucket)` is called as soon as the gradients of a bucket are complete, last bucket
+// first.
+void gpt_backward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, ConstTensor ids,
+                  ConstTensor targets, double scale, const std::function<void(int64_t)>& bucket_done = {});
 
 }  // namespace keen

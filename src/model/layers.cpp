@@ -7,7 +7,8 @@
 namespace keen {
 
 Norm make_norm(Params& params, const ModelConfig& config, const std::string& name, int64_t bucket) {
-  Norm norm{config.norm, config.norm_eps, &params.add(name + ".weight", {config.width}, constant(1), true, bucket)};
+  Norm norm{config.norm, config.norm_eps,
+            &params.add(name + ".weight", {config.width}, constant(1), true, bucket)};
   if (config.norm == NormKind::layernorm && config.bias)
     norm.bias = &params.add(name + ".bias", {config.width}, constant(0), true, bucket);
   return norm;
@@ -21,7 +22,8 @@ NormStats take_norm_stats(const Norm& norm, int64_t N, DType dtype, Arena& arena
 }
 
 void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& stats, ConstTensor x) {
-  if (norm.kind == NormKind::rmsnorm) return ops::rmsnorm(ctx, y, stats.rstd, x, norm.weight->value, norm.eps);
+  if (norm.kind == NormKind::rmsnorm)
+    return ops::rmsnorm(ctx, y, stats.rstd, x, norm.weight->value, norm.eps);
   ops::layernorm(ctx, {.y = y,
                        .mean = stats.mean,
                        .rstd = stats.rstd,
@@ -31,7 +33,8 @@ void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& sta
                        .eps = norm.eps});
 }
 
-void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& stats, ConstTensor dy, ConstTensor x) {
+void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& stats, ConstTensor dy,
+                   ConstTensor x) {
   const Param& w = *norm.weight;
   if (norm.kind == NormKind::rmsnorm)
     return ops::rmsnorm_backward(

@@ -23,7 +23,8 @@ NormStats take_norm_stats(const Norm& norm, int64_t N, DType dtype, Arena& arena
 // y = norm(x), (N, C); overwrites y and the statistics.
 void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& stats, ConstTensor x);
 // dx = gradient of x, overwritten, may alias dy; adds to the gradients of weight and bias.
-void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& stats, ConstTensor dy, ConstTensor x);
+void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& stats, ConstTensor dy,
+                   ConstTensor x);
 
 struct Dense {
   Param* weight = nullptr;  // (O, I)

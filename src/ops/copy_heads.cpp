@@ -7,8 +7,9 @@
 namespace keen::ops {
 
 void copy_heads(Context& ctx, Heads to, ConstHeads from) {
-  check(to.B == from.B && to.T == from.T && to.heads == from.heads && to.D == from.D && to.dtype == from.dtype,
-        "copy_heads: views of one shape and type");
+  check(
+      to.B == from.B && to.T == from.T && to.heads == from.heads && to.D == from.D && to.dtype == from.dtype,
+      "copy_heads: views of one shape and type");
   on_device(ctx, [&]<Device D>() { copy_heads_on<D>(ctx, to, from); });
 }
 

@@ -54,8 +54,8 @@ inline ConstHeads heads(ConstTensor rows, int64_t B, int64_t first_head, int64_t
   return detail::heads_of<const std::byte>(rows, B, first_head, count, D);
 }
 
-// Keys that query row `i` (0-based) of a causal head sees, itself included, when its T_q queries are the last of T_k
-// tokens. The one definition of SSMax's n, and of the causal mask.
+// Keys that query row `i` (0-based) of a causal head sees, itself included, when its T_q queries are the last
+// of T_k tokens. The one definition of SSMax's n, and of the causal mask.
 inline constexpr int64_t visible_keys(int64_t i, int64_t T_q, int64_t T_k) { return T_k - T_q + i + 1; }
 
 }  // namespace keen::ops

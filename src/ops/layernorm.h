@@ -6,11 +6,12 @@
 namespace keen::ops {
 
 struct LayerNorm {
-  Tensor y;           // (N, C)  overwritten with (x - mean) * rstd * w + bias; may alias x
-  Tensor mean, rstd;  // (N)     wide; overwritten; rstd = 1 / sqrt(var + eps), var over C without Bessel's correction
-  ConstTensor x;      // (N, C)
-  ConstTensor w;      // (C)     wide
-  ConstTensor bias;   // (C)     wide; optional
+  Tensor y;  // (N, C)  overwritten with (x - mean) * rstd * w + bias; may alias x
+  Tensor mean,
+      rstd;  // (N)     wide; overwritten; rstd = 1 / sqrt(var + eps), var over C without Bessel's correction
+  ConstTensor x;     // (N, C)
+  ConstTensor w;     // (C)     wide
+  ConstTensor bias;  // (C)     wide; optional
   double eps;
 };
 // Raises on other shapes or types.
@@ -26,13 +27,13 @@ struct LayerNormBackward {
   ConstTensor mean;  // (N)
   ConstTensor rstd;  // (N)
 };
-// With z = (x - mean) rstd: dx = rstd (dy w - mean(dy w) - z mean(dy w z)), dw += sum over rows of dy z, dbias += sum
-// over rows of dy: in chunks of rows that are added in order (ops/column_sums.h), so the bits do not depend on the
-// number of threads. Scratch: their partial sums.
+// With z = (x - mean) rstd: dx = rstd (dy w - mean(dy w) - z mean(dy w z)), dw += sum over rows of dy z,
+// dbias += sum over rows of dy: in chunks of rows that are added in order (ops/column_sums.h), so the bits do
+// not depend on the number of threads. Scratch: their partial sums.
 void layernorm_backward(Context& ctx, const LayerNormBackward& args);
 
-// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch, (chunks, C or 2C) wide: dw, then
-// dbias if it is wanted.
+// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch, (chunks, C or 2C)
+// wide: dw, then dbias if it is wanted.
 template <Device> void layernorm_on(Context& ctx, const LayerNorm& args);
 template <Device> void layernorm_backward_on(Context& ctx, const LayerNormBackward& args, Tensor partial);
 

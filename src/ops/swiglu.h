@@ -1,4 +1,5 @@
-// SwiGLU (Shazeer, "GLU Variants Improve Transformer", 2020): y = silu(gate) * up, silu(g) = g / (1 + exp(-g)).
+// SwiGLU (Shazeer, "GLU Variants Improve Transformer", 2020): y = silu(gate) * up, silu(g) = g / (1 +
+// exp(-g)).
 #pragma once
 
 #include "core/context.h"

@@ -22,17 +22,20 @@ double batch_loss(ForwardModel& model, const SequentialWindows& windows, int64_t
 void check_same_order(const RunConfig& config, const RunConfig& parent, const TrainState& state,
                       const std::string& fingerprint) {
   if (config.model.context != parent.model.context)
-    fail(Exit::usage, "init.step: keep needs the parent's model.context ({}), not {}; or use \"step\": \"reset\"",
+    fail(Exit::usage,
+         "init.step: keep needs the parent's model.context ({}), not {}; or use \"step\": \"reset\"",
          parent.model.context, config.model.context);
   if (config.batch.sequences != parent.batch.sequences)
-    fail(Exit::usage, "init.step: keep needs the parent's batch.sequences ({}), not {}; or use \"step\": \"reset\"",
+    fail(Exit::usage,
+         "init.step: keep needs the parent's batch.sequences ({}), not {}; or use \"step\": \"reset\"",
          parent.batch.sequences, config.batch.sequences);
   if (config.seed != parent.seed)
-    fail(Exit::usage, "init.step: keep needs the parent's seed ({}), not {}; or use \"step\": \"reset\"", parent.seed,
-         config.seed);
+    fail(Exit::usage, "init.step: keep needs the parent's seed ({}), not {}; or use \"step\": \"reset\"",
+         parent.seed, config.seed);
   if (state.data_fingerprint != fingerprint)
     fail(Exit::data,
-         "data.train: init.step: keep goes on in the parent's data (fingerprint {}), but {} has {}; or use \"step\": "
+         "data.train: init.step: keep goes on in the parent's data (fingerprint {}), but {} has {}; or use "
+         "\"step\": "
          "\"reset\"",
          state.data_fingerprint, config.data.train, fingerprint);
 }
@@ -47,7 +50,8 @@ ForkReport fork_run(Trainer& trainer, const RunConfig& config, const std::string
   const RunConfig parent = load_run_config(report.parent.file("config.json"));
   const auto seed = static_cast<uint64_t>(config.seed);
 
-  TrainState state = fork_checkpoint(report.parent, trainer.gpt.params, config.init.optimizer == KeepOrReset::keep);
+  TrainState state =
+      fork_checkpoint(report.parent, trainer.gpt.params, config.init.optimizer == KeepOrReset::keep);
   if (config.init.step == KeepOrReset::keep) {
     check_same_order(config, parent, state, train.fingerprint());
   } else {
@@ -63,8 +67,9 @@ ForkReport fork_run(Trainer& trainer, const RunConfig& config, const std::string
   const SequentialWindows windows(validation != nullptr ? *validation : train, config.model.context);
   const auto loss_of = [&](const ModelConfig& model_config) {
     const Device device = trainer.device();
-    ForwardModel model(model_config, device, trainer.gpt.dtype, resolve_attention_path(config.attention_path, device),
-                       config.batch.micro_sequences, config.model.context);
+    ForwardModel model(model_config, device, trainer.gpt.dtype,
+                       resolve_attention_path(config.attention_path, device), config.batch.micro_sequences,
+                       config.model.context);
     model.load(report.parent, seed);
     return batch_loss(model, windows, config.batch.micro_sequences);
   };
@@ -85,7 +90,8 @@ std::string describe(const ForkReport& report) {
                std::string(name_of(fate.kind)), fate.initial});
   }
   return fmt::format(
-      "Fork of {} (step {}, {})\n{}{} of {} tensors loaded\nLoss on one same batch: {:.6f} before the swap, {:.6f} "
+      "Fork of {} (step {}, {})\n{}{} of {} tensors loaded\nLoss on one same batch: {:.6f} before the swap, "
+      "{:.6f} "
       "after\n",
       report.parent.directory.string(), report.parent.step, report.parent.hash, table.str(2), loaded,
       report.tensors.size(), report.loss_before, report.loss_after);

@@ -11,7 +11,8 @@ bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor
   for (int64_t first = 0; first < count; first += B) {
     if (stop && stop()) return false;
     for (int64_t b = 0; b < B; ++b)
-      windows.window(std::min(first + b, count - 1), inputs.as<int32_t>() + b * T, targets.as<int32_t>() + b * T);
+      windows.window(std::min(first + b, count - 1), inputs.as<int32_t>() + b * T,
+                     targets.as<int32_t>() + b * T);
     const ConstTensor group = losses();
     with_float_type(group.dtype, [&]<class E>() {
       for (int64_t b = 0; b < std::min(B, count - first); ++b) {
@@ -24,15 +25,16 @@ bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor
   return true;
 }
 
-ForwardModel::ForwardModel(const ModelConfig& config, Device device, DType dtype, ops::AttentionPath path, int64_t B,
-                           int64_t T)
+ForwardModel::ForwardModel(const ModelConfig& config, Device device, DType dtype, ops::AttentionPath path,
+                           int64_t B, int64_t T)
     : gpt(config, dtype),
       ctx_(device),
       arenas_(device),
       pass_{.B = B, .T = T, .tables = &gpt.tables, .path = path} {
   if (gpt.positions != nullptr && T > config.context)
     fail(Exit::usage,
-         "context {}: this model has learned positions for {} tokens and cannot read further; use --context {} or "
+         "context {}: this model has learned positions for {} tokens and cannot read further; use --context "
+         "{} or "
          "less",
          T, config.context, config.context);
   plan_and_allocate(
@@ -58,9 +60,10 @@ LoadReport ForwardModel::load(const Checkpoint& checkpoint, uint64_t seed) {
   return report;
 }
 
-bool ForwardModel::visit_losses(const SequentialWindows& windows, int64_t count,
-                                const std::function<void(int64_t window, std::span<const double> losses)>& visit,
-                                const std::function<bool()>& stop) {
+bool ForwardModel::visit_losses(
+    const SequentialWindows& windows, int64_t count,
+    const std::function<void(int64_t window, std::span<const double> losses)>& visit,
+    const std::function<bool()>& stop) {
   return visit_window_losses(
       windows, count, inputs_, targets_,
       [this]() -> ConstTensor {

@@ -10,9 +10,10 @@
 
 namespace keen {
 
-// Runs `losses` on groups of B windows until the first `count` windows are through, and hands each window's losses, in
-// order, to `visit`. `inputs` and `targets` (B T) are filled before each call; in a last, short group the missing
-// windows repeat the last one, and are not visited. Stops early, returning false, once `stop` says so.
+// Runs `losses` on groups of B windows until the first `count` windows are through, and hands each window's
+// losses, in order, to `visit`. `inputs` and `targets` (B T) are filled before each call; in a last, short
+// group the missing windows repeat the last one, and are not visited. Stops early, returning false, once
+// `stop` says so.
 bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor inputs, Tensor targets,
                          const std::function<ConstTensor()>& losses,
                          const std::function<void(int64_t window, std::span<const double> losses)>& visit,
@@ -20,9 +21,10 @@ bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor
 
 class ForwardModel {
  public:
-  // For passes of B sequences of T tokens, which may exceed the training context; parameters start at zero. Raises
-  // Exit::usage when T exceeds the learned positions of the model.
-  ForwardModel(const ModelConfig& config, Device device, DType dtype, ops::AttentionPath path, int64_t B, int64_t T);
+  // For passes of B sequences of T tokens, which may exceed the training context; parameters start at zero.
+  // Raises Exit::usage when T exceeds the learned positions of the model.
+  ForwardModel(const ModelConfig& config, Device device, DType dtype, ops::AttentionPath path, int64_t B,
+               int64_t T);
 
   Gpt gpt;
 

@@ -20,7 +20,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 void warn(const std::string& sentence) { write_warning(sentence); }
 
@@ -39,7 +41,9 @@ class Run {
   void evaluate();
   void save(bool must);
   [[noreturn]] void stop_by_signal();
-  int64_t last_step() const { return std::min(config_.schedule.steps, config_.schedule.stop_after.value_or(config_.schedule.steps)); }
+  int64_t last_step() const {
+    return std::min(config_.schedule.steps, config_.schedule.stop_after.value_or(config_.schedule.steps));
+  }
   bool save_is_due() const;
 
   const RunConfig config_;
@@ -56,8 +60,8 @@ class Run {
   Clock::time_point started_ = Clock::now();
 };
 
-// What was asked for; a config that names no parent continues a fork as the fork that it is, so that the directory
-// never forgets its parent, even when the fork was killed before its first checkpoint.
+// What was asked for; a config that names no parent continues a fork as the fork that it is, so that the
+// directory never forgets its parent, even when the fork was killed before its first checkpoint.
 RunConfig with_parent_of(RunConfig config, const RunDirectory& directory) {
   if (!directory.is_new() && !config.init.from) config.init = load_run_config(directory.config()).init;
   return config;
@@ -77,9 +81,11 @@ void refuse_other_config(const RunConfig& before, const RunConfig& now, const Ru
   const std::vector<Difference> differences = fixed_differences(before, now);
   if (differences.empty()) return;
   std::string lines;
-  for (const Difference& d : differences) lines += fmt::format("\n  {}: {} in the run, {} now", d.key, d.left, d.right);
+  for (const Difference& d : differences)
+    lines += fmt::format("\n  {}: {} in the run, {} now", d.key, d.left, d.right);
   fail(Exit::usage,
-       "{}: this run cannot go on with another config:{}\nTo start a new run from its weights:\n  keen train {} "
+       "{}: this run cannot go on with another config:{}\nTo start a new run from its weights:\n  keen train "
+       "{} "
        "--run-dir NEW --init-from {}",
        directory.path().string(), lines, options.config_path, directory.path().string());
 }
@@ -112,7 +118,8 @@ Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& direc
   start();
 }
 
-// Nothing is written until the parent is known to fit, so that a fork that was refused does not take the directory.
+// Nothing is written until the parent is known to fit, so that a fork that was refused does not take the
+// directory.
 void Run::start() {
   std::optional<ForkReport> fork;
   if (config_.init.from) fork = fork_run(trainer_, config_, *config_.init.from, train_, validation_, warn);
@@ -125,11 +132,11 @@ void Run::start() {
   const ForkReport& report = *fork;
   write_out(describe(report) + "\n");
   metrics_->write_event("fork", {{"step", trainer_.state.step},
-                                {"parent", report.parent.directory.string()},
-                                {"parent_step", report.parent.step},
-                                {"parent_hash", report.parent.hash},
-                                {"loss_before", report.loss_before},
-                                {"loss_after", report.loss_after}});
+                                 {"parent", report.parent.directory.string()},
+                                 {"parent_step", report.parent.step},
+                                 {"parent_hash", report.parent.hash},
+                                 {"loss_before", report.loss_before},
+                                 {"loss_after", report.loss_after}});
   save(true);
 }
 
@@ -138,9 +145,11 @@ void Run::resume(const RunConfig& before, const Checkpoint& checkpoint) {
   trainer_.weights_changed();
   if (trainer_.state.data_fingerprint != train_.fingerprint())
     fail(Exit::data,
-         "data.train: {} is not the data that this run was trained on (fingerprint {}, now {}); restore it, or fork with "
+         "data.train: {} is not the data that this run was trained on (fingerprint {}, now {}); restore it, "
+         "or fork with "
          "--init-from {}",
-         config_.data.train, trainer_.state.data_fingerprint, train_.fingerprint(), directory_.path().string());
+         config_.data.train, trainer_.state.data_fingerprint, train_.fingerprint(),
+         directory_.path().string());
   saved_step_ = trainer_.state.step;
   elapsed_before_s_ = trainer_.state.elapsed_s;
   Json changed = Json::object();
@@ -171,7 +180,8 @@ void Run::train() {
     record_step(result, seconds_since(step_started));
     const int64_t step = trainer_.state.step;
     const bool last = step == last_step();
-    if (trainer_.has_validation() && config_.evaluate.every > 0 && (last || step % config_.evaluate.every == 0))
+    if (trainer_.has_validation() && config_.evaluate.every > 0 &&
+        (last || step % config_.evaluate.every == 0))
       evaluate();
     if (stop_signal() != 0) stop_by_signal();
     if (last || save_is_due()) save(last);
@@ -184,7 +194,8 @@ bool Run::save_is_due() const {
   const CheckpointConfig& checkpoint = config_.checkpoint;
   const int64_t step = trainer_.state.step;
   return (checkpoint.every > 0 && step % checkpoint.every == 0) ||
-         std::find(checkpoint.keep_steps.begin(), checkpoint.keep_steps.end(), step) != checkpoint.keep_steps.end();
+         std::find(checkpoint.keep_steps.begin(), checkpoint.keep_steps.end(), step) !=
+             checkpoint.keep_steps.end();
 }
 
 void Run::record_step(const StepResult& result, double step_s) {
@@ -194,28 +205,39 @@ void Run::record_step(const StepResult& result, double step_s) {
   log_.step(row, last_step());
 }
 
-// A batch whose loss or gradients are not finite never reaches weights or averages. It is left out, or ends the run.
+// A batch whose loss or gradients are not finite never reaches weights or averages. It is left out, or ends
+// the run.
 void Run::skip_step(const StepResult& result) {
   constexpr int64_t kMostInARow = 100;
   const int64_t step = trainer_.state.step + 1;
-  const std::string what =
-      result.first_bad.empty() ? "the loss is not finite"
+  const std::string what = result.first_bad.empty()
+                               ? "the loss is not finite"
                                : fmt::format("the gradient of {} is not finite", result.first_bad);
-  metrics_->write_event("non_finite", {{"step", step}, {"loss", result.loss}, {"first_bad", result.first_bad}});
-  if (config_.non_finite == NonFinite::stop || ++skips_in_a_row_ >= kMostInARow)
+  metrics_->write_event("non_finite",
+                        {{"step", step}, {"loss", result.loss}, {"first_bad", result.first_bad}});
+  if (config_.non_finite == NonFinite::stop)
     fail(Exit::non_finite,
-         "step {}: {} (loss {}); weights and checkpoints are untouched. Lower optimizer.lr, or set \"non_finite\": "
+         "step {}: {} (loss {}); weights and checkpoints are untouched. Lower optimizer.lr, or set "
+         "\"non_finite\": "
          "\"skip\" to leave such batches out",
          step, what, result.loss);
+  if (++skips_in_a_row_ >= kMostInARow)
+    fail(Exit::non_finite,
+         "step {}: {} (loss {}), as in the {} batches before it; leaving out more of them will not help. "
+         "Weights and "
+         "checkpoints are untouched; fork from an earlier checkpoint with a lower optimizer.lr",
+         step, what, result.loss, kMostInARow - 1);
   ++trainer_.state.skipped_steps;
-  warn(fmt::format("step {}: {}; the batch is left out ({} so far)", step, what, trainer_.state.skipped_steps));
+  warn(fmt::format("step {}: {}; the batch is left out ({} so far)", step, what,
+                   trainer_.state.skipped_steps));
 }
 
 void Run::evaluate() {
   const std::optional<double> loss = trainer_.validate();
   if (!loss) return;  // a signal came
   const TrainState& state = trainer_.state;
-  metrics_->write(ValidationRow{.step = state.step, .tokens = state.tokens, .loss = *loss, .perplexity = std::exp(*loss)});
+  metrics_->write(ValidationRow{
+      .step = state.step, .tokens = state.tokens, .loss = *loss, .perplexity = std::exp(*loss)});
   if (const AttentionRow row = log_.attention_row(); !row.layers.empty()) metrics_->write(row);
   log_.validation(state.step, *loss);
 }
@@ -250,7 +272,8 @@ void Run::stop_by_signal() {
   const int signal = stop_signal();
   save(true);
   metrics_->write_event("stop", {{"step", trainer_.state.step}, {"reason", "signal"}, {"signal", signal}});
-  fail(Exit::stopped, "stopped by signal {} after step {}; the state is saved, and the same command goes on from there",
+  fail(Exit::stopped,
+       "stopped by signal {} after step {}; the state is saved, and the same command goes on from there",
        signal, trainer_.state.step);
 }
 
@@ -264,7 +287,8 @@ void run_training(const RunConfig& config, const RunOptions& options) {
   std::optional<Dataset> validation;
   if (config.data.validation) validation.emplace(*config.data.validation, config.model.vocab_size);
   const Dataset* validation_data = validation ? &*validation : nullptr;
-  const std::filesystem::path path = options.run_dir.empty() ? std::filesystem::path("runs") / config.name : options.run_dir;
+  const std::filesystem::path path =
+      options.run_dir.empty() ? std::filesystem::path("runs") / config.name : options.run_dir;
 
   if (options.dry_run) {
     const Trainer trainer(config, train, validation_data, *comm, true);
@@ -273,7 +297,8 @@ void run_training(const RunConfig& config, const RunOptions& options) {
   }
   RunDirectory directory(path);
   clean_up_checkpoints(directory.checkpoints(), warn);
-  if (!directory.is_new()) refuse_other_config(load_run_config(directory.config()), config, directory, options);
+  if (!directory.is_new())
+    refuse_other_config(load_run_config(directory.config()), config, directory, options);
   Trainer trainer(config, train, validation_data, *comm);
   const double gemm_flops_per_s = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
   const StartupFacts facts{config, trainer, train, validation_data, comm->size(), gemm_flops_per_s};

@@ -3,7 +3,8 @@
 
 namespace keen {
 
-// Catches the three signals from now on. The first one is only remembered; a second one ends the process at once.
+// Catches the three signals from now on. The first one is only remembered; a second one ends the process at
+// once.
 void catch_stop_signals();
 // The signal that came, or 0.
 int stop_signal();

@@ -19,7 +19,8 @@ std::string attention_summary(const std::vector<LayerAttention>& layers) {
   std::vector<std::pair<std::string, int>> kinds;
   for (const LayerAttention& layer : layers) {
     if (kinds.empty() || kinds.back().first != layer.kind) {
-      const auto seen = std::find_if(kinds.begin(), kinds.end(), [&](const auto& k) { return k.first == layer.kind; });
+      const auto seen =
+          std::find_if(kinds.begin(), kinds.end(), [&](const auto& k) { return k.first == layer.kind; });
       if (seen != kinds.end()) {
         ++seen->second;
         continue;
@@ -30,17 +31,20 @@ std::string attention_summary(const std::vector<LayerAttention>& layers) {
   }
   if (kinds.size() == 1) return kinds[0].first;
   std::string text;
-  for (const auto& [kind, count] : kinds) text += fmt::format("{}{} x{}", text.empty() ? "" : ", ", kind, count);
+  for (const auto& [kind, count] : kinds)
+    text += fmt::format("{}{} x{}", text.empty() ? "" : ", ", kind, count);
   return text;
 }
 
 // What is left of the console beside the indent and the labels of the start-up table.
 constexpr size_t kValueWidth = kConsoleWidth - 14;
 
-// The space at which a line of at most `width` bytes ends best: after a comma, before a parenthesis, or any other.
+// The space at which a line of at most `width` bytes ends best: after a comma, before a parenthesis, or any
+// other.
 size_t place_to_break(const std::string& line, size_t width) {
   const size_t comma = line.rfind(", ", width - 1), parenthesis = line.rfind(" (", width);
-  if (comma != std::string::npos && (parenthesis == std::string::npos || comma > parenthesis)) return comma + 1;
+  if (comma != std::string::npos && (parenthesis == std::string::npos || comma > parenthesis))
+    return comma + 1;
   return parenthesis != std::string::npos ? parenthesis : line.rfind(' ', width);
 }
 
@@ -74,8 +78,9 @@ std::string parameter_table(const Gpt& gpt) {
   for (const Param& p : gpt.params.all()) {
     const std::string note = !p.learned ? "fixed" : p.decays() ? "decays" : "";
     const std::string name = folded(p.name), shape = to_string(p.shape);
-    const auto same = std::find_if(rows.begin(), rows.end(),
-                                   [&](const Row& r) { return r.name == name && r.shape == shape && r.note == note; });
+    const auto same = std::find_if(rows.begin(), rows.end(), [&](const Row& r) {
+      return r.name == name && r.shape == shape && r.note == note;
+    });
     if (same == rows.end()) {
       rows.push_back({name, shape, note, 1, p.count()});
     } else {
@@ -112,33 +117,36 @@ std::string startup_table(const StartupFacts& facts) {
   };
 
   add("run", config.name);
-  add("model", fmt::format("{} layers x {}, {} heads{}, {}/{}/{}, context {}", model.layers, model.width, model.heads,
-                           model.kv_heads == model.heads ? "" : fmt::format(" ({} kv)", model.kv_heads),
-                           kNormNames[static_cast<size_t>(model.norm)], kMlpNames[static_cast<size_t>(model.mlp)],
-                           kPositionNames[static_cast<size_t>(model.position)], T));
+  add("model",
+      fmt::format("{} layers x {}, {} heads{}, {}/{}/{}, context {}", model.layers, model.width, model.heads,
+                  model.kv_heads == model.heads ? "" : fmt::format(" ({} kv)", model.kv_heads),
+                  kNormNames[static_cast<size_t>(model.norm)], kMlpNames[static_cast<size_t>(model.mlp)],
+                  kPositionNames[static_cast<size_t>(model.position)], T));
   add("attention", attention_summary(model.attention));
   add("parameters", fmt::format("{} ({} FLOPs a token)", with_commas(gpt.params.count()),
                                 short_count(gpt.flops_per_token(T))));
   add("batch", fmt::format("{} sequences x {} = {} tokens a step ({} x {} rank{} x {} accumulated)",
-                           config.batch.sequences, T, with_commas(per_step), config.batch.micro_sequences, facts.ranks,
-                           facts.ranks == 1 ? "" : "s", accumulation(config, facts.ranks)));
-  add("training", fmt::format("{} steps = {} tokens, {} schedule, lr {:g}", with_commas(config.schedule.steps),
-                              short_count(static_cast<double>(config.schedule.steps * per_step)),
-                              name_of(config.schedule.kind), config.optimizer.lr));
-  add("data", data_summary(facts.train, T) + fmt::format(" ({:.2f} epochs)",
-                                                         static_cast<double>(config.schedule.steps) *
-                                                             static_cast<double>(config.batch.sequences) /
-                                                             static_cast<double>(SequentialWindows(facts.train, T).count())));
+                           config.batch.sequences, T, with_commas(per_step), config.batch.micro_sequences,
+                           facts.ranks, facts.ranks == 1 ? "" : "s", accumulation(config, facts.ranks)));
+  add("training",
+      fmt::format("{} steps = {} tokens, {} schedule, lr {:g}", with_commas(config.schedule.steps),
+                  short_count(static_cast<double>(config.schedule.steps * per_step)),
+                  name_of(config.schedule.kind), config.optimizer.lr));
+  add("data", data_summary(facts.train, T) +
+                  fmt::format(" ({:.2f} epochs)",
+                              static_cast<double>(config.schedule.steps) *
+                                  static_cast<double>(config.batch.sequences) /
+                                  static_cast<double>(SequentialWindows(facts.train, T).count())));
   add("validation", facts.validation == nullptr ? "none" : data_summary(*facts.validation, T));
-  const std::string rate = facts.gemm_flops_per_s > 0
-                               ? fmt::format(", GEMM {:.0f} GFLOP/s", facts.gemm_flops_per_s / 1e9)
-                               : "";
+  const std::string rate =
+      facts.gemm_flops_per_s > 0 ? fmt::format(", GEMM {:.0f} GFLOP/s", facts.gemm_flops_per_s / 1e9) : "";
   const int threads = omp_get_max_threads();
-  add("device", fmt::format("{}, {}, {} thread{}{}", name_of(facts.trainer.device()), name_of(gpt.dtype), threads,
-                            threads == 1 ? "" : "s", rate));
+  add("device", fmt::format("{}, {}, {} thread{}{}", name_of(facts.trainer.device()), name_of(gpt.dtype),
+                            threads, threads == 1 ? "" : "s", rate));
   const std::vector<MemoryUse> uses = facts.trainer.memory();
   std::vector<std::string> parts;
-  for (const MemoryUse& use : uses) parts.push_back(fmt::format("{} {}", use.category, short_bytes(use.bytes)));
+  for (const MemoryUse& use : uses)
+    parts.push_back(fmt::format("{} {}", use.category, short_bytes(use.bytes)));
   add("memory", fmt::format("{}: {}", short_bytes(total_bytes(uses)), fmt::join(parts, ", ")));
   return table.str(2);
 }
@@ -158,10 +166,11 @@ std::string dry_run_report(const StartupFacts& facts) {
   numbers.add({"FLOPs a token", with_commas(static_cast<int64_t>(gpt.flops_per_token(gpt.config.context)))});
   numbers.add({"one checkpoint, bytes", with_commas(one)});
   numbers.add({"disk for checkpoints, bytes", with_commas(many)});
-  return fmt::format("Effective config\n\n{}\nParameters\n\n{}\nMemory that keen allocates (the GEMM library's code "
-                     "and caches come beside it)\n\n{}\nArithmetic\n\n{}\nThe run\n\n{}",
-                     effective_config(facts.config), parameter_table(gpt), memory.str(2), numbers.str(2),
-                     startup_table(facts));
+  return fmt::format(
+      "Effective config\n\n{}\nParameters\n\n{}\nMemory that keen allocates (the GEMM library's code "
+      "and caches come beside it)\n\n{}\nArithmetic\n\n{}\nThe run\n\n{}",
+      effective_config(facts.config), parameter_table(gpt), memory.str(2), numbers.str(2),
+      startup_table(facts));
 }
 
 Json environment_json(const StartupFacts& facts) {
@@ -181,9 +190,10 @@ Json environment_json(const StartupFacts& facts) {
           {"flops_per_token", facts.trainer.gpt.flops_per_token(facts.config.model.context)},
           {"memory_bytes", memory},
           {"data",
-           {{"train", {{"pattern", facts.train.pattern()},
-                       {"tokens", facts.train.tokens()},
-                       {"fingerprint", facts.train.fingerprint()}}},
+           {{"train",
+             {{"pattern", facts.train.pattern()},
+              {"tokens", facts.train.tokens()},
+              {"fingerprint", facts.train.fingerprint()}}},
             {"validation", facts.validation == nullptr
                                ? Json()
                                : Json{{"pattern", facts.validation->pattern()},

@@ -13,14 +13,14 @@ struct StartupFacts {
   const Dataset& train;
   const Dataset* validation;  // null without
   int ranks;
-  double gemm_flops_per_s;    // 0 where it was not measured (a dry run)
+  double gemm_flops_per_s;  // 0 where it was not measured (a dry run)
 };
 
 // Model, parameters, batch arithmetic, data, device and memory, a line each.
 std::string startup_table(const StartupFacts& facts);
 
-// Beside it: every parameter (layers folded), memory by category in bytes, FLOPs a token, the disk that checkpoints
-// will take, and the effective config.
+// Beside it: every parameter (layers folded), memory by category in bytes, FLOPs a token, the disk that
+// checkpoints will take, and the effective config.
 std::string dry_run_report(const StartupFacts& facts);
 
 // environment.json: build, device, threads, ranks, precision, data.

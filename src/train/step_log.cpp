@@ -41,7 +41,8 @@ AttentionRow StepLog::attention_row() const {
   AttentionRow row{.step = trainer_.state.step, .layers = {}};
   for (size_t layer = 0; layer < trainer_.gpt.blocks.size(); ++layer) {
     const Block& block = trainer_.gpt.blocks[layer];
-    if (block.s != nullptr) row.layers.push_back({static_cast<int64_t>(layer), values(block.s), values(block.b)});
+    if (block.s != nullptr)
+      row.layers.push_back({static_cast<int64_t>(layer), values(block.s), values(block.b)});
   }
   return row;
 }
@@ -59,22 +60,26 @@ void StepLog::step(const TrainRow& row, int64_t last_step) {
   const double step_ms = ms_since_line_ / static_cast<double>(steps_since_line_);
   const double tokens_per_s = static_cast<double>(trainer_.tokens_per_step()) / step_ms * 1e3;
   const double mfu = row.mfu * tokens_per_s / row.tokens_per_s;
-  const double left_ms = (mean_step_ms_ > 0 ? mean_step_ms_ : row.step_ms) * static_cast<double>(last_step - row.step);
+  const double left_ms =
+      (mean_step_ms_ > 0 ? mean_step_ms_ : row.step_ms) * static_cast<double>(last_step - row.step);
   const int digits = static_cast<int>(std::to_string(last_step).size());
-  line(fmt::format("{:>{}}/{} {:>3.0f}% {:>6} loss {:.4f} |g| {:<5.3g} lr {:.1e} {:>4.0f}ms {:>5}/s {:>2.0f}% {}",
-                   row.step, digits, last_step, 100.0 * static_cast<double>(row.step) / static_cast<double>(last_step),
-                   short_count(static_cast<double>(row.tokens)), row.loss, row.grad_norm, row.lr, step_ms,
-                   short_count(tokens_per_s), 100 * mfu, duration(left_ms / 1e3)),
-       !due);
+  line(
+      fmt::format(
+          "{:>{}}/{} {:>3.0f}% {:>6} loss {:.4f} |g| {:<5.3g} lr {:.1e} {:>4.0f}ms {:>5}/s {:>2.0f}% {}",
+          row.step, digits, last_step, 100.0 * static_cast<double>(row.step) / static_cast<double>(last_step),
+          short_count(static_cast<double>(row.tokens)), row.loss, row.grad_norm, row.lr, step_ms,
+          short_count(tokens_per_s), 100 * mfu, duration(left_ms / 1e3)),
+      !due);
   if (!due) return;
   steps_since_line_ = 0;
   ms_since_line_ = 0;
 }
 
 void StepLog::validation(int64_t step, double loss) {
-  line(styled(fmt::format("validation at step {}: loss {:.4f}, perplexity {:.2f}", step, loss, std::exp(loss)),
-              Style::bold, colour_),
-       false);
+  line(
+      styled(fmt::format("validation at step {}: loss {:.4f}, perplexity {:.2f}", step, loss, std::exp(loss)),
+             Style::bold, colour_),
+      false);
 }
 
 void StepLog::saved(int64_t step) {

@@ -18,8 +18,8 @@ class StepLog {
   // s and b of every layer that has them, as they stand.
   AttentionRow attention_row() const;
 
-  // Lines on standard output: one for every log.every steps, the first and the last; on a terminal also a live line
-  // for the steps between. Rates are means over the steps since the last line.
+  // Lines on standard output: one for every log.every steps, the first and the last; on a terminal also a
+  // live line for the steps between. Rates are means over the steps since the last line.
   void step(const TrainRow& row, int64_t last_step);
   void validation(int64_t step, double loss);
   void saved(int64_t step);

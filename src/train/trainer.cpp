@@ -18,19 +18,24 @@ Device resolve_device(DeviceChoice choice) {
 
 DType resolve_precision(Precision precision, Device device) {
   switch (precision) {
-    case Precision::fp32: return DType::f32;
-    case Precision::bf16: return DType::bf16;
+    case Precision::fp32:
+      return DType::f32;
+    case Precision::bf16:
+      return DType::bf16;
     case Precision::fp64:
-      if (device != Device::cpu) fail(Exit::usage, "precision: fp64 runs on the CPU only; set \"device\": \"cpu\"");
+      if (device != Device::cpu)
+        fail(Exit::usage, "precision: fp64 runs on the CPU only; set \"device\": \"cpu\"");
       return DType::f64;
-    case Precision::automatic: return ops::fast_bf16(device) ? DType::bf16 : DType::f32;
+    case Precision::automatic:
+      return ops::fast_bf16(device) ? DType::bf16 : DType::f32;
   }
   return DType::f32;
 }
 
 ops::AttentionPath resolve_attention_path(AttentionPath path, Device device) {
   if (path == AttentionPath::cudnn && device == Device::cpu)
-    fail(Exit::usage, "attention_path: cudnn needs \"device\": \"cuda\"; on the CPU use auto, flash or reference");
+    fail(Exit::usage,
+         "attention_path: cudnn needs \"device\": \"cuda\"; on the CPU use auto, flash or reference");
   return path == AttentionPath::reference ? ops::AttentionPath::reference : ops::AttentionPath::fused;
 }
 
@@ -55,7 +60,8 @@ Trainer::Trainer(const RunConfig& config, const Dataset& train, const Dataset* v
                          .updates = 1,
                          .learned = p.learned});
   state.updates.assign(segments_.size(), 0);
-  plan_and_allocate(ctx_, arenas_, [this] { bind(); }, [this] { plan_step(); }, !plan_only);
+  plan_and_allocate(
+      ctx_, arenas_, [this] { bind(); }, [this] { plan_step(); }, !plan_only);
   if (plan_only) return;
   fill_tables(gpt.config, gpt.tables);
   gpt.params.initialize(static_cast<uint64_t>(config.seed));
@@ -153,7 +159,9 @@ std::optional<double> Trainer::validate() {
         gpt_losses(ctx_, gpt, acts_, targets_);
         return acts_.losses;
       },
-      [&](int64_t, std::span<const double> losses) { sum = std::accumulate(losses.begin(), losses.end(), sum); },
+      [&](int64_t, std::span<const double> losses) {
+        sum = std::accumulate(losses.begin(), losses.end(), sum);
+      },
       [] { return stop_signal() != 0; });
   if (!whole) return std::nullopt;
   return sum / static_cast<double>(count * pass_.T);
@@ -166,7 +174,8 @@ void Trainer::read_batch(int64_t first_sequence) {
 double Trainer::sum_of_losses(int64_t rows) const {
   double sum = 0;
   with_float_type(acts_.losses.dtype, [&]<class T>() {
-    for (int64_t i = 0; i < rows; ++i) sum += static_cast<double>(static_cast<Wide<T>>(acts_.losses.as<T>()[i]));
+    for (int64_t i = 0; i < rows; ++i)
+      sum += static_cast<double>(static_cast<Wide<T>>(acts_.losses.as<T>()[i]));
   });
   return sum;
 }

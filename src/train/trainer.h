@@ -41,17 +41,17 @@ struct MemoryUse {
 
 class Trainer {
  public:
-  // Plans and, unless `plan_only`, allocates everything that steps and validation will need; nothing is allocated
-  // after that. Parameters start from the seed.
+  // Plans and, unless `plan_only`, allocates everything that steps and validation will need; nothing is
+  // allocated after that. Parameters start from the seed.
   Trainer(const RunConfig& config, const Dataset& train, const Dataset* validation, Communicator& comm,
           bool plan_only = false);
 
-  // One update: forward and backward over the micro-batches of the global batch that `state` stands before, clipping
-  // by the global norm, AdamW.
+  // One update: forward and backward over the micro-batches of the global batch that `state` stands before,
+  // clipping by the global norm, AdamW.
   StepResult step();
 
-  // Mean loss (nats a token) over evaluate.batches groups of micro_sequences windows from the start of the validation
-  // data, fewer where it is short. Only with validation data; nothing when a signal came.
+  // Mean loss (nats a token) over evaluate.batches groups of micro_sequences windows from the start of the
+  // validation data, fewer where it is short. Only with validation data; nothing when a signal came.
   std::optional<double> validate();
   bool has_validation() const { return validation_.has_value(); }
 
@@ -83,8 +83,8 @@ class Trainer {
   int64_t accumulation_;
   Pass pass_;
   GptActs acts_;
-  Tensor inputs_, targets_;        // (N)  int32
-  Tensor grad_square_sums_;        // (number of parameters)  float64
+  Tensor inputs_, targets_;             // (N)  int32
+  Tensor grad_square_sums_;             // (number of parameters)  float64
   std::vector<ops::Segment> segments_;  // one a parameter, in the order of gpt.params
 };
 

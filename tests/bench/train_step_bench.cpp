@@ -1,5 +1,5 @@
-// Whole training steps: tokens a second, and the share of the machine's own GEMM rate that they reach (6 n + 6 L C T
-// FLOPs a token). Four shapes, softmax and SSMax, fp32 and bf16; random tokens, so no data is needed.
+// Whole training steps: tokens a second, and the share of the machine's own GEMM rate that they reach (6 n +
+// 6 L C T FLOPs a token). Four shapes, softmax and SSMax, fp32 and bf16; random tokens, so no data is needed.
 //
 //   keen_train_step_bench --benchmark_filter=124m.*bf16 --benchmark_repetitions=3
 #include <benchmark/benchmark.h>
@@ -27,7 +27,8 @@ const BenchShape kShapes[] = {
     {"6x384", R"("layers": 6, "width": 384, "heads": 6, "mlp_width": 1536, "norm": "layernorm", "mlp": "gelu",
       "position": "learned", "bias": true, "tie_embeddings": true)",
      8192, 8, 256},
-    {"124m_b4_t64", R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm", "mlp": "gelu",
+    {"124m_b4_t64",
+     R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm", "mlp": "gelu",
       "position": "learned", "bias": true, "tie_embeddings": true)",
      50257, 4, 64},
     {"124m_b1_t1024", R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm",
@@ -64,7 +65,8 @@ double peak_memory_bytes() {
   return static_cast<double>(usage.ru_maxrss) * 1024;
 }
 
-void train_step(benchmark::State& state, const BenchShape& shape, const char* attention, const char* precision) {
+void train_step(benchmark::State& state, const BenchShape& shape, const char* attention,
+                const char* precision) {
   const RandomData data(shape.vocab_size);
   const std::string text = fmt::format(
       R"({{"precision": "{}", "model": {{"vocab_size": {}, "context": {}, {}, "attention": "{}"}},
@@ -81,19 +83,22 @@ void train_step(benchmark::State& state, const BenchShape& shape, const char* at
   const auto tokens = static_cast<double>(trainer.tokens_per_step());
   const double gemm_rate = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
   state.counters["tokens/s"] = benchmark::Counter(tokens, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["of_gemm_rate"] = benchmark::Counter(tokens * trainer.gpt.flops_per_token(shape.T) / gemm_rate,
-                                                      benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["of_gemm_rate"] =
+      benchmark::Counter(tokens * trainer.gpt.flops_per_token(shape.T) / gemm_rate,
+                         benchmark::Counter::kIsIterationInvariantRate);
   state.counters["gemm_gflops"] = gemm_rate / 1e9;
-  state.counters["peak_MiB"] = peak_memory_bytes() / (1 << 20);  // of the process so far: run one benchmark alone
+  state.counters["peak_MiB"] =
+      peak_memory_bytes() / (1 << 20);  // of the process so far: run one benchmark alone
 }
 
 const bool kRegistered = [] {
   for (const BenchShape& shape : kShapes)
     for (const char* precision : {"fp32", "bf16"})
       for (const char* attention : {"softmax", "ssmax"})
-        benchmark::RegisterBenchmark(
-            fmt::format("{}/{}/{}", shape.name, precision, attention).c_str(),
-            [&shape, attention, precision](benchmark::State& state) { train_step(state, shape, attention, precision); })
+        benchmark::RegisterBenchmark(fmt::format("{}/{}/{}", shape.name, precision, attention).c_str(),
+                                     [&shape, attention, precision](benchmark::State& state) {
+                                       train_step(state, shape, attention, precision);
+                                     })
             ->Unit(benchmark::kMillisecond)
             ->UseRealTime()
             ->MinTime(shape.vocab_size > 10000 ? 6 : 2);

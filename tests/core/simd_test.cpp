@@ -12,7 +12,9 @@ namespace {
 
 TEST(Simd, ExpIsAccurateAndKeepsSpecialValues) {
   for (double x = -87.3; x < 88.7; x += 0.0137)
-    EXPECT_NEAR(simd::exp(static_cast<float>(x)) / std::exp(static_cast<double>(static_cast<float>(x))), 1, 2e-7) << x;
+    EXPECT_NEAR(simd::exp(static_cast<float>(x)) / std::exp(static_cast<double>(static_cast<float>(x))), 1,
+                2e-7)
+        << x;
   // The ends of the range: n = 128 and n = -126, where 2^n or the result is nearly no normal float.
   for (const float x : {-87.33f, -87.3f, 88.38f, 88.4f, 88.7f, 88.72f})
     EXPECT_NEAR(simd::exp(x) / std::exp(static_cast<double>(x)), 1, 2e-7) << x;
@@ -41,7 +43,8 @@ TEST(Simd, ExpIsAsAccurateVectorizedForThisProcessor) {
   EXPECT_TRUE(std::isnan(y[2]));
   EXPECT_EQ(y[3], 0.0f);
   EXPECT_EQ(y[4], infinity);
-  for (size_t i = 5; i < x.size(); ++i) EXPECT_NEAR(y[i] / std::exp(static_cast<double>(x[i])), 1, 2e-7) << x[i];
+  for (size_t i = 5; i < x.size(); ++i)
+    EXPECT_NEAR(y[i] / std::exp(static_cast<double>(x[i])), 1, 2e-7) << x[i];
 }
 
 TEST(Simd, TanhAndSigmoid) {

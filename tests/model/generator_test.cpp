@@ -35,8 +35,8 @@ struct Decoder {
   }
 };
 
-// Trap 5: decoding with cached keys gives the logits of the full forward pass, for every kind of attention and every
-// way of cutting the text into pieces, also beyond the training context.
+// Trap 5: decoding with cached keys gives the logits of the full forward pass, for every kind of attention
+// and every way of cutting the text into pieces, also beyond the training context.
 TEST(Generator, CachedDecodingEqualsTheFullForward) {
   const int64_t T = 23;
   std::vector<std::pair<const char*, ModelConfig>> configs;
@@ -66,7 +66,8 @@ TEST(Generator, CachedDecodingEqualsTheFullForward) {
       for (size_t begin = 0; begin < ids.size(); begin += piece) {
         const size_t end = std::min(begin + piece, ids.size());
         const auto logits = decoder.generator->feed(ids.subspan(begin, end - begin));
-        for (size_t v = 0; v < V; ++v) EXPECT_NEAR(logits[v], want[(end - 1) * V + v], 1e-11) << name << " " << piece;
+        for (size_t v = 0; v < V; ++v)
+          EXPECT_NEAR(logits[v], want[(end - 1) * V + v], 1e-11) << name << " " << piece;
       }
     }
   }
@@ -112,8 +113,10 @@ TEST(ChooseToken, DrawsInProportion) {
   std::vector<double> count(3);
   for (const double x : logits) total += std::exp(x / temperature);
   const int draws = 20000;
-  for (int i = 0; i < draws; ++i) ++count[static_cast<size_t>(choose_token(logits, {.temperature = temperature}, (i + 0.5) / draws))];
-  for (size_t v = 0; v < 3; ++v) EXPECT_NEAR(count[v] / draws, std::exp(logits[v] / temperature) / total, 1e-3);
+  for (int i = 0; i < draws; ++i)
+    ++count[static_cast<size_t>(choose_token(logits, {.temperature = temperature}, (i + 0.5) / draws))];
+  for (size_t v = 0; v < 3; ++v)
+    EXPECT_NEAR(count[v] / draws, std::exp(logits[v] / temperature) / total, 1e-3);
 }
 
 }  // namespace

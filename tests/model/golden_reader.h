@@ -79,8 +79,7 @@ inline std::vector<uint8_t> decode_base64(std::string_view text) {
   return bytes;
 }
 
-template <class Number>
-std::vector<double> numbers_of(const std::vector<uint8_t>& bytes) {
+template <class Number> std::vector<double> numbers_of(const std::vector<uint8_t>& bytes) {
   check(bytes.size() % sizeof(Number) == 0, "golden: a tensor holds whole numbers");
   std::vector<Number> numbers(bytes.size() / sizeof(Number));
   std::memcpy(numbers.data(), bytes.data(), bytes.size());

@@ -1,5 +1,5 @@
-// Whole models against the values of an independent float64 implementation (scripts/make_golden.py). The weights were
-// trained until attention matters, so that a wrong scale or rotation cannot hide.
+// Whole models against the values of an independent float64 implementation (scripts/make_golden.py). The
+// weights were trained until attention matters, so that a wrong scale or rotation cannot hide.
 #include <numeric>
 
 #include "io/fields.h"
@@ -85,8 +85,8 @@ TEST_P(GoldenTest, Bfloat16FollowsTheLoss) {
   EXPECT_NEAR(model.loss(), golden.loss, 0.03);
 }
 
-// The mistakes that a wrong implementation could make: each gives what the independent implementation computed for
-// that mistake, far from the golden values, so none could pass the test above.
+// The mistakes that a wrong implementation could make: each gives what the independent implementation
+// computed for that mistake, far from the golden values, so none could pass the test above.
 TEST_P(GoldenTest, MistakesDoNotPass) {
   const ModelConfig right = model_config(golden.model);
   int tried = 0;
@@ -102,7 +102,8 @@ TEST_P(GoldenTest, MistakesDoNotPass) {
   };
   const auto nothing = [](GoldenModel&) {};
   const auto log_n = [](const auto& value) {
-    return [value](GoldenModel& m) { Tensors::fill(m.gpt.tables.log_n, [&](int64_t i) { return value(i); }); };
+    return
+        [value](GoldenModel& m) { Tensors::fill(m.gpt.tables.log_n, [&](int64_t i) { return value(i); }); };
   };
   const auto rotation = [](double cosine_is_one, double sine) {
     return [=](GoldenModel& m) {

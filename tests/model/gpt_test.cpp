@@ -41,11 +41,26 @@ const std::vector<Switch> kSwitches = {
     {"all_key_heads", [](ModelConfig& c) { c.kv_heads = 4; }},
     {"one_key_head", [](ModelConfig& c) { c.kv_heads = 1; }},
     {"eps", [](ModelConfig& c) { c.norm_eps = 0.1; }},
-    {"ssmax", [](ModelConfig& c) { c.attention = {ssmax(), ssmax(0.7)}; }},
-    {"ssmax_fixed", [](ModelConfig& c) { c.attention = {ssmax_fixed(), ssmax_fixed()}; }},
-    {"ssmax_bias", [](ModelConfig& c) { c.attention = {ssmax_bias(), ssmax_bias(-0.2, 0)}; }},
-    {"mixed", [](ModelConfig& c) { c.attention = {LayerAttention{}, ssmax()}; }},
-    {"ssmax_zero", [](ModelConfig& c) { c.attention = {ssmax(0), ssmax(-0.3)}; }},
+    {"ssmax",
+     [](ModelConfig& c) {
+       c.attention = {ssmax(), ssmax(0.7)};
+     }},
+    {"ssmax_fixed",
+     [](ModelConfig& c) {
+       c.attention = {ssmax_fixed(), ssmax_fixed()};
+     }},
+    {"ssmax_bias",
+     [](ModelConfig& c) {
+       c.attention = {ssmax_bias(), ssmax_bias(-0.2, 0)};
+     }},
+    {"mixed",
+     [](ModelConfig& c) {
+       c.attention = {LayerAttention{}, ssmax()};
+     }},
+    {"ssmax_zero",
+     [](ModelConfig& c) {
+       c.attention = {ssmax(0), ssmax(-0.3)};
+     }},
     {"ssmax_qk_norm",
      [](ModelConfig& c) {
        c.attention = {ssmax(), ssmax_bias()};
@@ -149,7 +164,8 @@ TEST(Gpt, SsmaxBiasAtZeroAndOneIsSoftmaxBitForBit) {
       EXPECT_EQ(a.logits(), b.logits());
       EXPECT_EQ(a.loss_and_gradients(), b.loss_and_gradients());
       for (Param& p : a.gpt.params.all())
-        EXPECT_EQ(Tensors::to_doubles(p.grad), Tensors::to_doubles(b.gpt.params.find(p.name)->grad)) << p.name;
+        EXPECT_EQ(Tensors::to_doubles(p.grad), Tensors::to_doubles(b.gpt.params.find(p.name)->grad))
+            << p.name;
     }
 }
 
@@ -160,7 +176,8 @@ TEST(Gpt, SharedWeightsDoNotDependOnTheAttention) {
   config.attention = {ssmax(), ssmax_bias()};
   TinyGpt scaled(config, DType::f32, 1, 4);
   for (Param& p : plain.gpt.params.all())
-    EXPECT_EQ(Tensors::to_doubles(p.master), Tensors::to_doubles(scaled.gpt.params.find(p.name)->master)) << p.name;
+    EXPECT_EQ(Tensors::to_doubles(p.master), Tensors::to_doubles(scaled.gpt.params.find(p.name)->master))
+        << p.name;
   EXPECT_EQ(scaled.gpt.params.all().size(), plain.gpt.params.all().size() + 3);
 }
 

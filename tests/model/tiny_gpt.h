@@ -44,8 +44,10 @@ class TinyGpt {
         },
         [&] {
           gpt_forward(ctx, gpt, pass, acts, ids);
-          if (keep == Keep::nothing) gpt_losses(ctx, gpt, acts, targets);
-          else gpt_backward(ctx, gpt, pass, acts, ids, targets, 1);
+          if (keep == Keep::nothing)
+            gpt_losses(ctx, gpt, acts, targets);
+          else
+            gpt_backward(ctx, gpt, pass, acts, ids, targets, 1);
         });
     fill_tables(config, gpt.tables);
     gpt.params.initialize(7);
@@ -53,7 +55,8 @@ class TinyGpt {
     const Philox random(99);
     for (int64_t i = 0; i < B * T; ++i) {
       const auto draw = [&](uint64_t lane) {
-        return static_cast<int32_t>(random.uniform(static_cast<uint64_t>(i), lane) * static_cast<double>(config.vocab_size));
+        return static_cast<int32_t>(random.uniform(static_cast<uint64_t>(i), lane) *
+                                    static_cast<double>(config.vocab_size));
       };
       ids.as<int32_t>()[i] = draw(0);
       targets.as<int32_t>()[i] = draw(1);
@@ -67,7 +70,8 @@ class TinyGpt {
       if (p.name.ends_with("attn.s") || p.name.ends_with("attn.b")) continue;
       with_float_type(p.master.dtype, [&]<class T>() {
         for (int64_t i = 0; i < p.count(); ++i)
-          p.master.as<T>()[i] = T(p.master.as<T>()[i] + static_cast<Wide<T>>(scale * random.normal(static_cast<uint64_t>(i))));
+          p.master.as<T>()[i] =
+              T(p.master.as<T>()[i] + static_cast<Wide<T>>(scale * random.normal(static_cast<uint64_t>(i))));
       });
     }
     gpt.params.round_values(ctx);
