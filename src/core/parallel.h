@@ -65,17 +65,19 @@ template <class F> void parallel_for(int64_t count, int64_t grain, const F& body
     if (count > 0) detail::run_vectorized(body, 0, count);
     return;
   }
+  // OpenMP may give fewer threads than asked for (OMP_THREAD_LIMIT, OMP_DYNAMIC): then a thread takes several
+  // pieces.
 #pragma omp parallel num_threads(static_cast <int>(pieces))
-  {
-    const int64_t piece = omp_get_thread_num();
+  for (int64_t piece = omp_get_thread_num(); piece < pieces; piece += omp_get_num_threads())
     detail::run_vectorized(body, piece * count / pieces, (piece + 1) * count / pieces);
-  }
 }
 
 // As parallel_for, for few items of unequal cost: body(item, item + 1), the next free thread takes the next
-// item.
+// item. At most `count` threads take part, so omp_get_thread_num() is below min(count,
+// omp_get_max_threads()).
 template <class F> void parallel_for_each(int64_t count, const F& body) {
-#pragma omp parallel for schedule(dynamic, 1) if (count > 1 && !omp_in_parallel())
+  const auto threads = static_cast<int>(std::clamp<int64_t>(count, 1, omp_get_max_threads()));
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1 && !omp_in_parallel())
   for (int64_t item = 0; item < count; ++item) detail::run_vectorized(body, item, item + 1);
 }
 
