@@ -59,6 +59,8 @@ class SampleCommand final : public Command {
       std::fflush(stdout);
     });
     write_out("\n");
+    if (report.reached_context)
+      write_warning("the model has learned no more positions: the text ends at its training context");
     write_err(fmt::format("{} prompt tokens in {:.2f} s, {} tokens in {:.2f} s ({} tokens/s)\n",
                           report.prompt_tokens, report.prefill_s, report.tokens, report.decode_s,
                           short_count(static_cast<double>(report.tokens) / report.decode_s)));

@@ -34,7 +34,13 @@ SampleReport sample_text(const std::string& checkpoint, const SampleOptions& opt
   std::vector<int32_t> ids = tokenizer.encode(options.prompt);
   if (ids.empty()) ids.push_back(tokenizer.end_of_text());
 
-  const int64_t capacity = std::ssize(ids) + options.tokens;
+  const int64_t wanted = std::ssize(ids) + options.tokens;
+  const bool limited = config.model.position == PositionKind::learned && wanted > config.model.context;
+  const int64_t capacity = limited ? config.model.context : wanted;
+  if (std::ssize(ids) > capacity)
+    fail(Exit::usage,
+         "sample: the prompt has {} tokens, and this model learned {} positions; shorten the prompt",
+         ids.size(), capacity);
   const Device device = resolve_device(config.device);
   Context ctx(device);
   Gpt gpt(config.model, resolve_precision(config.precision, device));
@@ -63,6 +69,10 @@ SampleReport sample_text(const std::string& checkpoint, const SampleOptions& opt
     if (id == tokenizer.end_of_text()) break;
     ++report.tokens;
     write(tokenizer.decode({&id, 1}));
+    if (generator->length() == capacity) {
+      report.reached_context = limited;
+      break;
+    }
     if (report.tokens < options.tokens) logits = generator->feed({&id, 1});
   }
   report.prefill_s = std::chrono::duration<double>(fed - start).count();

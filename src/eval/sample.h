@@ -22,11 +22,13 @@ struct SampleOptions {
 struct SampleReport {
   int64_t prompt_tokens = 0, tokens = 0;
   double prefill_s = 0, decode_s = 0;
+  bool reached_context = false;  // stopped where the learned positions of the model end
 };
 
 // Hands the text to `write` piece by piece as it is drawn, the prompt not included, until `tokens` are drawn
-// or the document ends. An empty prompt starts a new document. Raises Exit::checkpoint, Exit::data (no
-// tokenizer), Exit::usage (longer than learned positions).
+// or the document ends, or a model with learned positions has no more of them. An empty prompt starts a new
+// document. Raises Exit::checkpoint, Exit::data (no tokenizer), Exit::usage (a prompt longer than learned
+// positions).
 SampleReport sample_text(const std::string& checkpoint, const SampleOptions& options,
                          const std::function<void(std::string_view)>& write);
 

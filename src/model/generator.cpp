@@ -41,6 +41,8 @@ int32_t choose_token(std::span<const double> logits, const Sampling& sampling, d
 
 Generator::Generator(Context& ctx, const Gpt& gpt, int64_t capacity, Arena& activations)
     : ctx_(ctx), gpt_(gpt), arena_(activations), capacity_(capacity) {
+  check(gpt.positions == nullptr || capacity <= gpt.config.context,
+        "Generator: no more than the learned positions");
   for (const Block& block : gpt.blocks)
     caches_.push_back({arena_.take({capacity, 2 * block.heads.K * block.heads.D}, gpt.dtype)});
   ids_ = arena_.take({kPiece}, DType::i32);
@@ -55,14 +57,7 @@ Generator::Generator(Context& ctx, const Gpt& gpt, int64_t capacity, Arena& acti
 std::span<const double> Generator::feed(std::span<const int32_t> ids) {
   check(!ids.empty(), "Generator::feed: at least one token");
   const auto count = static_cast<int64_t>(ids.size());
-  if (gpt_.positions != nullptr && length_ + count > gpt_.config.context)
-    fail(Exit::usage,
-         "sample: {} tokens exceed the {} learned positions of this model; ask for fewer --tokens or shorten "
-         "the "
-         "prompt (a model with RoPE has no such limit)",
-         length_ + count, gpt_.config.context);
-  if (length_ + count > capacity_)
-    fail(Exit::usage, "sample: {} tokens exceed the cache of {}", length_ + count, capacity_);
+  check(length_ + count <= capacity_, "Generator::feed: no more tokens than the cache holds");
   for (; !ids.empty(); ids = ids.subspan(std::min<size_t>(ids.size(), kPiece)))
     feed_piece(ids.first(std::min<size_t>(ids.size(), kPiece)));
   with_float_type(logits_.dtype, [&]<class T>() {

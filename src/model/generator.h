@@ -29,12 +29,12 @@ class Generator {
   // Tokens that one forward pass takes at most; longer prompts are fed in pieces.
   static constexpr int64_t kPiece = 256;
 
-  // Takes the cache and the workspace of one pass from the arena; call inside `bind` of plan_and_allocate.
+  // Takes the cache and the workspace of one pass from the arena; call inside `bind` of plan_and_allocate. A
+  // model with learned positions has a capacity of at most its context.
   Generator(Context& ctx, const Gpt& gpt, int64_t capacity, Arena& activations);
 
-  // Appends `ids` (at least one) and returns the logits (V) that follow the last of them, valid until the
-  // next call. Raises Exit::usage when the capacity, or the positions that a model with learned ones has, are
-  // exceeded.
+  // Appends `ids` (at least one, at most capacity - length) and returns the logits (V) that follow the last
+  // of them, valid until the next call.
   std::span<const double> feed(std::span<const int32_t> ids);
   int64_t length() const { return length_; }
   void clear() { length_ = 0; }

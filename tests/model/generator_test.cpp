@@ -90,6 +90,7 @@ TEST(Generator, RefusesWhatDoesNotFit) {
   ModelConfig config = tiny_config();
   config.position = PositionKind::learned;
   TinyGpt full(config, DType::f64, 1, 9, Keep::nothing);
+  EXPECT_THROW(Decoder(full, 10), Error) << "learned positions end at 9";
   Decoder decoder(full, 9);
   const std::vector<int32_t> ids(10, 1);
   EXPECT_THROW(decoder.generator->feed(ids), Error);
