@@ -21,7 +21,7 @@ if [ ! -r "$source_file" ]; then
 fi
 mkdir -p "$1"
 partial=$(mktemp "$1/.gcide.XXXXXX")
-trap 'rm -f "$partial"' EXIT
+trap 'rm -f "$partial" "$partial.utf8" "$partial.errors"' EXIT
 
 # A .dz file is a gzip file. Everything works on bytes: a handful of characters are Windows-1252, and are mapped first.
 export LC_ALL=C
@@ -56,7 +56,20 @@ gzip -dc <"$source_file" |
     -e 's/\[[-=^`".,~*'"'"'_:]?([A-Za-z]{1,2})[\^"]?\]/\1/g' \
     -e 's/ ([1913 Webster|PJC]*\[PJC\])$//' \
     -e 's/ *\[(1913 Webster|WordNet 1\.[0-9]|Webster 1913 Suppl\.|PJC)[^]]*\]//g' >"$partial"
-# Whatever is not UTF-8 still is dropped, rather than left for the tokenizer.
-iconv -f UTF-8 -t UTF-8 -c "$partial" >"$partial.utf8" || true
+# Whatever is not UTF-8 still is dropped, rather than left for the tokenizer. iconv ends with 1 when it dropped something,
+# and says nothing; when it could not write, it ends with 1 too, and says why.
+status=0
+iconv -f UTF-8 -t UTF-8 -c "$partial" >"$partial.utf8" 2>"$partial.errors" || status=$?
+if ((status > 1)) || [[ -s $partial.errors ]]; then
+  echo "$0: iconv failed with status $status: $(cat "$partial.errors")" >&2
+  exit 8
+fi
+# What is there is never made again, so a part must not pass for the whole.
+before=$(wc -c <"$partial") after=$(wc -c <"$partial.utf8")
+if ((after < 20000000 || after < before - before / 1000)); then
+  echo "$0: only $after bytes of text were made (of $before before those that are not UTF-8 were dropped); is" \
+    "$source_file the whole dictionary?" >&2
+  exit 3
+fi
 mv "$partial.utf8" "$target"
 echo "$target: $(wc -c <"$target") bytes, $(grep -c '^$' "$target") entries"
