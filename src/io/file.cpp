@@ -25,6 +25,11 @@ constexpr size_t kLargestWrite = size_t{64} << 20;
   fail(Exit::storage, "{}: cannot {}: {}", path.string(), what, std::strerror(error));
 }
 
+[[noreturn]] void open_failure(const std::filesystem::path& path, int error) {
+  fail(Exit::storage, "{}: cannot open for writing: {}{}", path.string(), std::strerror(error),
+       error == ENOSPC || error == EDQUOT ? "; free some space or write elsewhere" : "");
+}
+
 [[noreturn]] void write_failure(const std::filesystem::path& path, size_t needed, int64_t offset, int error) {
   const int64_t free = free_bytes(path);
   fail(Exit::storage, "{}: cannot write {} bytes at offset {}: {} ({} bytes free on that file system){}",
@@ -150,7 +155,7 @@ std::string hash_of(std::string_view text) { return hash_of(as_bytes(text)); }
 
 FileWriter::FileWriter(const std::filesystem::path& path)
     : path_(path), descriptor_(open_file(path, O_WRONLY | O_CREAT | O_TRUNC)) {
-  if (descriptor_ < 0) write_failure(path, 0, 0, errno);
+  if (descriptor_ < 0) open_failure(path, errno);
 }
 
 FileWriter::~FileWriter() {
@@ -181,7 +186,7 @@ void FileWriter::close() {
 
 FileAppender::FileAppender(const std::filesystem::path& path)
     : path_(path), descriptor_(open_file(path, O_RDWR | O_CREAT | O_APPEND)) {
-  if (descriptor_ < 0) write_failure(path, 0, 0, errno);
+  if (descriptor_ < 0) open_failure(path, errno);
 }
 
 FileAppender::~FileAppender() {

@@ -52,9 +52,9 @@ class Hash {
 std::string hash_of(std::span<const std::byte> bytes);
 std::string hash_of(std::string_view text);
 
-// Writes one file from its beginning. Every failure raises Exit::storage with the path, the bytes that this
-// write needed and the bytes free on that file system. Interrupted and short writes are continued. Not
-// closing counts as failing: the destructor closes quietly.
+// Writes one file from its beginning. Every failure raises Exit::storage with the path and the reason; one to
+// write also with the bytes that this write needed and the bytes free on that file system. Interrupted and
+// short writes are continued. Not closing counts as failing: the destructor closes quietly.
 class FileWriter {
  public:
   explicit FileWriter(const std::filesystem::path& path);

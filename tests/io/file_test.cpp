@@ -94,6 +94,13 @@ TEST_F(FileTest, FullDiskNamesPathNeededAndFreeBytes) {
   EXPECT_EQ(message.find("unknown bytes"), std::string::npos) << message;
 }
 
+TEST_F(FileTest, WhatCannotBeOpenedIsSaidToBeThat) {
+  const auto path = directory_ / "missing" / "x";
+  const std::string want = path.string() + ": cannot open for writing: No such file or directory";
+  EXPECT_EQ(message_of(Exit::storage, [&] { FileWriter file(path); }), want);
+  EXPECT_EQ(message_of(Exit::storage, [&] { FileAppender file(path); }), want);
+}
+
 TEST_F(FileTest, ShortAndInterruptedWritesAreContinued) {
   fault::arm("write:short:1,write:EINTR:2,write:short:3,fsync:EINTR:1");
   FileWriter file(directory_ / "short");
