@@ -297,6 +297,8 @@ void Fields::set(const std::string& assignment) {
 
 void Fields::unknown(const std::string& key, const Json& value, const Found& from) {
   const std::string nearest = nearest_key(key);
+  if (nearest.empty())
+    return report(key, value, from, "unknown key; keen train --help-config lists all keys");
   if (nearest == key)
     return report(key, value, from,
                   "unknown key; it would be known without the dot, as an object in an object");
@@ -312,13 +314,17 @@ void Fields::unknown(const std::string& key, const Json& value, const Found& fro
 std::string Fields::nearest_key(const std::string& key) const {
   // The same name at another level is what was meant, whatever stands before it.
   const std::string_view known = std::string_view(key).substr(0, 200);
+  // What is farther away is another word, and no slip of the finger.
+  const size_t farthest = last_part(known).size() / 3 + 1;
   std::string best;
   size_t least = SIZE_MAX;
   const auto offer = [&](const std::string& candidate) {
-    const size_t inside = 2 * edit_distance(last_part(known), last_part(candidate));
+    const size_t inside = edit_distance(last_part(known), last_part(candidate));
+    const size_t whole = edit_distance(known, candidate);
+    if (std::min(inside, whole) > farthest) return;
     const bool same_level = key.substr(0, key.size() - last_part(key).size()) ==
                             candidate.substr(0, candidate.size() - last_part(candidate).size());
-    const size_t cost = std::min(inside + (same_level ? 0 : 1), 2 * edit_distance(known, candidate));
+    const size_t cost = std::min(2 * inside + (same_level ? 0 : 1), 2 * whole);
     if (cost < least) least = cost, best = candidate;
   };
   for (const Field& field : list_) offer(field.key);

@@ -143,6 +143,7 @@ class Fields {
   void take(Field& field, const Json& value, const Found& from);
   void unknown(const std::string& key, const Json& value, const Found& from);
   void report(const std::string& key, const Json& value, const Found& from, const std::string& what);
+  // The known key that is fewest edits away; empty when all are another word altogether.
   std::string nearest_key(const std::string& key) const;
 
   std::vector<Field> list_;

@@ -135,6 +135,11 @@ TEST(Fields, FindsTheNearestKeyAlsoAtAnotherLevel) {
   EXPECT_EQ(one(R"("iner": {"rate": 1})"),
             "f.json: iner = {\"rate\": 1}: unknown key; the nearest known key is inner");
   EXPECT_EQ(one(R"("inner.rate": 1)").substr(0, 37), "f.json: inner.rate = 1: unknown key; ");
+  EXPECT_EQ(one(R"("iner.rat": 1)"),
+            "f.json: iner.rat = 1: unknown key; the nearest known key is inner.rate");
+  for (const std::string far : {"a.b", "b", "model.foobar", "temperature"})
+    EXPECT_EQ(one(fmt::format("\"{}\": 1", far)),
+              fmt::format("f.json: {} = 1: unknown key; keen train --help-config lists all keys", far));
   EXPECT_LT(one("\"" + std::string(100'000, 'k') + "\": 1").size(), 1000u);
 }
 
