@@ -1,3 +1,4 @@
+// `keen tokenize`, the one subcommand with subcommands of its own, which share their way to name texts.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -1,3 +1,4 @@
+// Where a tensor lives and an op runs: the host's memory and cores, or one CUDA device.
 #pragma once
 
 #include <cstdint>
