@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs, on Debian 12, every package that building, testing and the quickstart need. Run again, it changes nothing:
-# apt is touched only when something is missing. CUDA and NCCL are optional, are used where they are found, and are
-# not installed.
+# apt is touched only when something is missing. Run it as yourself: it calls sudo for apt alone. CUDA and NCCL are
+# optional, are used where they are found, and are not installed.
 set -euo pipefail
 
 packages=(
@@ -13,8 +13,8 @@ packages=(
   libopenmpi-dev openmpi-bin
   # tests and benchmarks
   libgtest-dev libbenchmark-dev python3
-  # the corpus of the quickstart, and the program that unpacks it
-  dict-gcide dictzip
+  # the corpus of the quickstart
+  dict-gcide
 )
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then

@@ -3,6 +3,7 @@
 # corpus and its vocabulary, trains the same small GPT with softmax and with SSMax on the same batches, forks the
 # softmax run with SSMax swapped in, evaluates all three within and beyond their training context, and compares them.
 # Run again, it skips what is done and continues what was interrupted.
+# Run it as yourself, not by sudo, which would leave build folders that are root's: it calls sudo for apt alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -41,7 +42,7 @@ if $install; then scripts/install.sh; else echo "left alone (--no-install)"; fi
 
 heading "Build"
 # Only the program: the tests of a folder that was configured for them stay as they are.
-if [[ ! -f build/CMakeCache.txt ]]; then cmake --preset release >/dev/null; fi
+if [[ ! -f build/CMakeCache.txt ]]; then cmake --preset release -DKEEN_TESTS=OFF >/dev/null; fi
 cmake --build build --target keen -j "$(nproc)"
 
 heading "Corpus: a dictionary of English"

@@ -2,6 +2,7 @@
 # Installs what is missing, builds keen and runs every test that this machine can run: first the optimized build, then
 # the fast tests again under the address and undefined-behaviour sanitizers. Where nvcc is found, CMake adds the CUDA
 # code and its tests to the build by itself; tests that need a device are skipped without one.
+# Run it as yourself, not by sudo, which would leave build folders that are root's: it calls sudo for apt alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,9 +26,12 @@ started=$SECONDS
 heading() { printf '\n== %s (%d:%02d)\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
 jobs=$(nproc)
 
-# A folder that is configured already keeps its generator, so a plain `cmake -B build` is not in the way.
+# A folder that is configured already keeps its generator, so a plain `cmake -B build` is not in the way; nor is the
+# quickstart, which leaves the tests out.
 build() { # PRESET FOLDER
-  if [[ -f $2/CMakeCache.txt ]]; then cmake -S . -B "$2" >/dev/null; else cmake --preset "$1" >/dev/null; fi
+  local how=(--preset "$1")
+  if [[ -f $2/CMakeCache.txt ]]; then how=(-S . -B "$2"); fi
+  cmake "${how[@]}" -DKEEN_TESTS=ON >/dev/null
   cmake --build "$2" -j "$jobs"
 }
 run_tests() { # FOLDER [CTEST ARGUMENT...]
