@@ -1,10 +1,8 @@
 // The directory of a run's checkpoints: which is the newest whole one, which may go, what crashes left
 // behind.
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 
 #include "io/fault.h"
@@ -68,20 +66,19 @@ void prune_one(const fs::path& checkpoints, int64_t step, const Warn& warn) {
   }
 }
 
-// The process that ".step_00000010.tmp-123" or ".step_00000010.pruned-123" names, or 0 for any other name.
-pid_t owner_of(const std::string& name) {
-  if (!name.starts_with(".step_")) return 0;
+// Whether this is a name that an unfinished save or deletion leaves: ".step_00000010.tmp-123" or
+// ".step_00000010.pruned-123", the number being that of a process.
+bool is_leftover(const std::string& name) {
+  if (!name.starts_with(".step_")) return false;
   const size_t dot = name.find('.', 1), dash = name.find('-', 1);
   if (dot == name.npos || dash == name.npos || dash < dot || step_of_name(name.substr(1, dot - 1)) < 0)
-    return 0;
+    return false;
   const std::string kind = name.substr(dot, dash - dot);
-  if (kind != ".tmp" && kind != ".pruned") return 0;
+  if (kind != ".tmp" && kind != ".pruned") return false;
   pid_t owner = 0;
   const auto [end, error] = std::from_chars(name.data() + dash + 1, name.data() + name.size(), owner);
-  return error == std::errc{} && end == name.data() + name.size() && owner > 0 ? owner : 0;
+  return error == std::errc{} && end == name.data() + name.size() && owner > 0;
 }
-
-bool is_alive(pid_t process) { return kill(process, 0) == 0 || errno == EPERM; }
 
 }  // namespace
 
@@ -114,9 +111,9 @@ void prune_checkpoints(const fs::path& checkpoints, int64_t keep, const std::vec
 
 void clean_up_checkpoints(const fs::path& checkpoints, const Warn& warn) {
   for (const std::string& name : names_in(checkpoints)) {
-    const pid_t owner = owner_of(name);
-    // This process has written nothing yet: a directory with its number is an earlier process's.
-    if (owner == 0 || (owner != getpid() && is_alive(owner))) continue;
+    // The caller holds the lock, so whoever wrote this is gone. That a process with its number lives says
+    // nothing: numbers are given out again, and on other machines they are others'.
+    if (!is_leftover(name)) continue;
     try {
       remove_checkpoint_files(checkpoints / name);
       remove_path(checkpoints / name);
