@@ -1,6 +1,7 @@
 #include "cli/commands.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/check.h"
 #include "core/console.h"
@@ -72,8 +73,18 @@ CLI::Validator positive() {
   return CLI::Validator(
       [](const std::string& text) {
         double number = 0;
-        const bool good = CLI::detail::lexical_cast(text, number) && number > 0;
+        const bool good = CLI::detail::lexical_cast(text, number) && number > 0 && std::isfinite(number);
         return good ? std::string() : fmt::format("{} should be a number above 0", text);
+      },
+      "");
+}
+
+CLI::Validator within(double low, double high) {
+  return CLI::Validator(
+      [=](const std::string& text) {
+        double number = 0;
+        const bool good = CLI::detail::lexical_cast(text, number) && number >= low && number <= high;
+        return good ? std::string() : fmt::format("{} should be a number from {} to {}", text, low, high);
       },
       "");
 }

@@ -31,8 +31,10 @@ template <class C> C& add_command(CLI::App& app) {
 // itself.
 std::string wrapped(const std::string& text, size_t width);
 
-// Accepts numbers above 0.
+// Accepts finite numbers above 0.
 CLI::Validator positive();
+// Accepts numbers from `low` to `high`, NaN never (CLI::Range does).
+CLI::Validator within(double low, double high);
 
 // Help whose lines are at most kConsoleWidth wide.
 std::shared_ptr<CLI::Formatter> help_formatter();

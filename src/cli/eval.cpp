@@ -22,7 +22,7 @@ class EvalCommand final : public Command {
     add_option("--data", options_.data, "Shards to read, a glob in quotes")->required()->type_name("GLOB");
     add_option("--context", options_.context,
                "Tokens a window (the training context); may exceed it, with RoPE")
-        ->check(positive())
+        ->check(within(1, 1e8))
         ->type_name("N");
     add_option("--rope-theta", rope_theta_, "RoPE's base, instead of the trained one")
         ->check(positive())
@@ -30,7 +30,7 @@ class EvalCommand final : public Command {
     add_option("--per-position", per_position_, "Write the loss at every position to this CSV file")
         ->type_name("FILE");
     add_option("--batches", options_.batches, "Groups of batch.micro_sequences windows to read (all)")
-        ->check(positive())
+        ->check(within(1, 1e9))
         ->type_name("N");
     add_option("--device", device_, "cpu or cuda, instead of the run's")->type_name("DEVICE");
     add_option("--precision", precision_, "fp32, bf16 or fp64, instead of the run's")->type_name("TYPE");

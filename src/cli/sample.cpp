@@ -18,22 +18,22 @@ class SampleCommand final : public Command {
     add_option("--prompt", options_.prompt, "What the text begins with (nothing: a new document)")
         ->type_name("TEXT");
     add_option("--tokens", options_.tokens, "Tokens to draw at most")
-        ->check(positive())
+        ->check(within(1, 1e6))
         ->type_name("N")
         ->capture_default_str();
     options_.sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95};
     add_option("--temperature", options_.sampling.temperature,
                "Below 1 bolder, above 1 wilder, 0 always the likeliest")
-        ->check(CLI::NonNegativeNumber)
+        ->check(within(0, 1e6))
         ->type_name("T")
         ->capture_default_str();
     add_option("--top-k", options_.sampling.top_k, "Draw from the K likeliest tokens only; 0: all")
-        ->check(CLI::NonNegativeNumber)
+        ->check(within(0, 1e9))
         ->type_name("K")
         ->capture_default_str();
     add_option("--top-p", options_.sampling.top_p,
                "Draw from the fewest tokens that have this probability together")
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(within(0, 1))
         ->type_name("P")
         ->capture_default_str();
     add_option("--seed", options_.seed, "Equal seeds draw equal text")->type_name("N")->capture_default_str();

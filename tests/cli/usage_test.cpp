@@ -14,6 +14,28 @@ TEST(Usage, WrongCommandLinesExitWithTwoAndPointToTheHelp) {
   expect_error(shell.keen({"tokenize", "vocab", "x"}), 2, {"See \"keen tokenize vocab -h\""});
 }
 
+// They are refused before anything is read, so no checkpoint is needed.
+TEST(Usage, NumbersThatNoCommandCanUse) {
+  const Shell shell;
+  const std::vector<std::tuple<std::string, std::string, std::vector<std::string>>> cases = {
+      {"sample", "--temperature", {"nan", "-nan", "inf", "-1"}},
+      {"sample", "--top-p", {"nan", "-0.1", "1.1", "inf"}},
+      {"sample", "--tokens", {"0", "-5", "9223372036854775807", "1.5", "nan"}},
+      {"sample", "--top-k", {"-1", "nan"}},
+      {"eval", "--context", {"0", "9223372036854775807", "nan"}},
+      {"eval", "--batches", {"0", "9223372036854775807"}},
+      {"eval", "--rope-theta", {"0", "nan", "inf"}}};
+  for (const auto& [command, option, values] : cases)
+    for (const std::string& value : values) {
+      std::vector<std::string> arguments = {command, "nowhere", option + "=" + value};
+      if (command == "eval") arguments.insert(arguments.end(), {"--data", "val.bin"});
+      expect_error(shell.keen(arguments), 2, {option, value, "See \"keen " + command + " -h\""});
+    }
+  // The ends of the ranges are valid: what is missing then is the checkpoint.
+  for (const char* valid : {"--temperature=0", "--top-p=1", "--tokens=1000000", "--top-k=0"})
+    expect_error(shell.keen({"sample", "nowhere", valid}), 4, {"nowhere"});
+}
+
 TEST(Usage, EveryLevelHasHelpThatFitsTheConsole) {
   const Shell shell;
   const std::vector<std::vector<std::string>> levels = {{},
