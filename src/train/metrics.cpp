@@ -83,6 +83,16 @@ AttentionRow attention_row(const Json& row) {
   return result;
 }
 
+// The events after which a run stands at the event's step, perhaps behind rows that are there already: it
+// went back to an older checkpoint, and those rows belong to a course that it has left.
+bool goes_on_from_its_step(const std::string& event) {
+  return event == "start" || event == "resume" || event == "fork";
+}
+
+template <class Row> void forget_after(int64_t step, std::map<int64_t, Row>& rows) {
+  rows.erase(rows.upper_bound(step), rows.end());
+}
+
 template <class Row> std::vector<Row> in_order(std::map<int64_t, Row> rows) {
   std::vector<Row> list;
   for (auto& [step, row] : rows) list.push_back(std::move(row));
@@ -180,8 +190,15 @@ Metrics parse_metrics(std::string_view text) {
         validation[count_in(row, "step")] = validation_row(row);
       else if (kind == "attention")
         attention[count_in(row, "step")] = attention_row(row);
-      else if (kind == "event" && row.at("event").is_string())
+      else if (kind == "event" && row.at("event").is_string()) {
+        if (goes_on_from_its_step(row.at("event").get<std::string>())) {
+          const int64_t step = count_in(row, "step");
+          forget_after(step, train);
+          forget_after(step, validation);
+          forget_after(step, attention);
+        }
         metrics.events.push_back(row);
+      }
     } catch (const std::exception&) {
       ++metrics.unreadable_lines;
     }

@@ -1,5 +1,6 @@
 // metrics.jsonl: what a run measured, one JSON object a line, append-only. Numbers have 9 significant digits;
-// one that is not finite is null. A resumed run may write a step again: readers take the last row of a step.
+// one that is not finite is null. A resumed run may write a step again: readers take the last row of a step,
+// and none beyond the step of a later start, resume or fork event, which a run that went back has left.
 #pragma once
 
 #include <filesystem>

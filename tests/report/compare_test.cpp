@@ -65,6 +65,21 @@ TEST(ReadRun, NotesUnreadableLinesAndGoesOn) {
   EXPECT_EQ(run.validation.size(), 1u);
 }
 
+TEST(ReadRun, ARunThatWentBackHasNotDoneWhatItLeft) {
+  TemporaryDirectory tmp;
+  const RunRecord run = read_run(make_run(tmp, "r", kConfig,
+                                          validation_row(10, 1000, "4.0") + validation_row(20, 2000, "1.0") +
+                                              R"({"kind":"event","event":"resume","step":10})"
+                                              "\n" +
+                                              validation_row(15, 1500, "3.5")));
+  EXPECT_EQ(run.steps, 15);
+  EXPECT_EQ(run.tokens, 1500);
+  EXPECT_EQ(run.best_validation(), 3.5);
+  const Comparison comparison = compare_runs({run}, 0, 1.0);
+  EXPECT_EQ(comparison.common_tokens, 1500);
+  EXPECT_TRUE(comparison_json(comparison)["runs"][0]["tokens_to_target_loss"].is_null());
+}
+
 TEST(ReadRun, NonFiniteLossesAreKnownButNeverTheBest) {
   TemporaryDirectory tmp;
   const RunRecord run = read_run(

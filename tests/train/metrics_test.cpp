@@ -87,11 +87,33 @@ TEST_F(MetricsTest, ATornLastLineIsCutAndTheLastRowOfAStepWins) {
   writer.write(ValidationRow{.step = 2, .tokens = 2, .loss = 7, .perplexity = 8});
   const Metrics metrics = read_metrics(path_);
   EXPECT_EQ(metrics.unreadable_lines, 0);
-  ASSERT_EQ(metrics.validation.size(), 3u);
+  ASSERT_EQ(metrics.validation.size(), 2u);  // the resumed run has not come to step 3 again
   EXPECT_EQ(metrics.validation[0].loss, 1);
   EXPECT_EQ(metrics.validation[1].step, 2);
   EXPECT_EQ(metrics.validation[1].loss, 7);
   EXPECT_EQ(metrics.events.size(), 1u);
+}
+
+// Rows beyond the step that a run went back to belong to a course that it has left.
+TEST_F(MetricsTest, GoingBackLeavesLaterRowsBehind) {
+  for (const char* event : {"resume", "start", "fork", "save"}) {
+    std::filesystem::remove(path_);
+    MetricsWriter writer(path_, warn_);
+    for (int64_t step = 1; step <= 6; ++step) {
+      writer.write(TrainRow{.step = step, .tokens = step, .loss = 1});
+      writer.write(ValidationRow{.step = step, .tokens = step, .loss = 1, .perplexity = 1});
+      writer.write(AttentionRow{.step = step, .layers = {}});
+    }
+    writer.write_event(event, {{"step", 2}});
+    writer.write(TrainRow{.step = 3, .tokens = 3, .loss = 2});
+    const Metrics metrics = read_metrics(path_);
+    const bool went_back = std::string(event) != "save";
+    ASSERT_EQ(metrics.train.size(), went_back ? 3u : 6u) << event;
+    EXPECT_EQ(metrics.train[1].loss, 1);
+    EXPECT_EQ(metrics.train[2].loss, 2);
+    EXPECT_EQ(metrics.validation.size(), went_back ? 2u : 6u) << event;
+    EXPECT_EQ(metrics.attention.size(), went_back ? 2u : 6u) << event;
+  }
 }
 
 TEST_F(MetricsTest, StorageErrorsAreCountedAndToldOnce) {
