@@ -44,12 +44,12 @@ class CompareCommand final : public Command {
       } catch (const Error& error) {
         if (named && same(path, baseline_)) throw;
         last_problem = error.what();
-        warn(last_problem);
+        write_warning(last_problem);
       }
     }
     if (runs.empty()) fail(Exit::data, "compare: none of the runs could be read");
     for (const RunRecord& run : runs)
-      for (const std::string& problem : run.problems) warn(problem);
+      for (const std::string& problem : run.problems) write_warning(problem);
 
     const Comparison comparison = compare_runs(std::move(runs), baseline, target_loss_);
     if (json_)
@@ -59,11 +59,6 @@ class CompareCommand final : public Command {
   }
 
  private:
-  static void warn(const std::string& problem) {
-    write_err(
-        fmt::format("keen: {} {}\n", styled("warning:", Style::yellow, colour_wanted(stderr)), problem));
-  }
-
   std::vector<std::string> paths_;
   std::string baseline_;
   std::optional<double> target_loss_;

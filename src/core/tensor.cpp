@@ -8,6 +8,21 @@ std::string to_string(const Shape& shape) {
   return text + ")";
 }
 
+void to_doubles(const ConstTensor& x, std::span<double> out) {
+  check(x.data != nullptr && x.device == Device::cpu, "to_doubles: a tensor in host memory");
+  check(std::ssize(out) == x.count(), "to_doubles: as many elements in the output");
+  with_float_type(x.dtype, [&]<class T>() {
+    const T* from = x.as<T>();
+    for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<double>(static_cast<Wide<T>>(from[i]));
+  });
+}
+
+std::vector<double> to_doubles(const ConstTensor& x) {
+  std::vector<double> list(static_cast<size_t>(x.count()));
+  to_doubles(x, list);
+  return list;
+}
+
 void expect(const ConstTensor& x, const Shape& shape, DType dtype, const char* what) {
   if (x.shape == shape && x.dtype == dtype) return;
   fail(Exit::internal, "{}: expected {} {}, got {} {}", what, name_of(dtype), to_string(shape),

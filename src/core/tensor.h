@@ -5,7 +5,9 @@
 #include <array>
 #include <cstddef>
 #include <initializer_list>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "core/device.h"
 #include "core/dtype.h"
@@ -96,6 +98,11 @@ template <int N> std::array<int64_t, N> dims(const ConstTensor& x) {
   std::copy_n(x.shape.dim.begin(), N, d.begin());
   return d;
 }
+
+// The elements of a float32, float64 or bf16 tensor in host memory, as doubles: into `out`, which has as many
+// elements, or as a new list.
+void to_doubles(const ConstTensor& x, std::span<double> out);
+std::vector<double> to_doubles(const ConstTensor& x);
 
 // Raises unless `x` has this shape and type; `what` reads "op: x (N, C)".
 void expect(const ConstTensor& x, const Shape& shape, DType dtype, const char* what);

@@ -60,10 +60,7 @@ std::span<const double> Generator::feed(std::span<const int32_t> ids) {
   check(length_ + count <= capacity_, "Generator::feed: no more tokens than the cache holds");
   for (; !ids.empty(); ids = ids.subspan(std::min<size_t>(ids.size(), kPiece)))
     feed_piece(ids.first(std::min<size_t>(ids.size(), kPiece)));
-  with_float_type(logits_.dtype, [&]<class T>() {
-    for (size_t id = 0; id < host_logits_.size(); ++id)
-      host_logits_[id] = static_cast<double>(static_cast<Wide<T>>(logits_.as<T>()[id]));
-  });
+  to_doubles(logits_, host_logits_);
   return host_logits_;
 }
 

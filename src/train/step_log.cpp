@@ -30,13 +30,7 @@ TrainRow StepLog::row(const StepResult& result, double step_s) const {
 
 AttentionRow StepLog::attention_row() const {
   const auto values = [](const Param* param) {
-    std::vector<double> numbers;
-    if (param != nullptr)
-      with_float_type(param->master.dtype, [&]<class T>() {
-        for (int64_t h = 0; h < param->count(); ++h)
-          numbers.push_back(static_cast<double>(Wide<T>(param->master.as<T>()[h])));
-      });
-    return numbers;
+    return param == nullptr ? std::vector<double>{} : to_doubles(param->master);
   };
   AttentionRow row{.step = trainer_.state.step, .layers = {}};
   for (size_t layer = 0; layer < trainer_.gpt.blocks.size(); ++layer) {
