@@ -200,10 +200,27 @@ std::vector<Difference> differences(const RunConfig& left, const RunConfig& righ
   return differences(x, y);
 }
 
+namespace {
+
+// Whether two spellings name one place; neither has to exist.
+bool same_path(const std::filesystem::path& a, const std::filesystem::path& b) {
+  const auto clean = [](const std::filesystem::path& path) {
+    std::error_code failed;
+    const std::filesystem::path whole =
+        std::filesystem::weakly_canonical(std::filesystem::absolute(path), failed);
+    return ((failed ? path : whole) / "").lexically_normal();
+  };
+  return clean(a) == clean(b);
+}
+
+}  // namespace
+
 std::vector<Difference> fixed_differences(const RunConfig& before, const RunConfig& now) {
   std::vector<Difference> found = differences(before, now);
+  const bool other_parent =
+      now.init.from && !(before.init.from && same_path(*before.init.from, *now.init.from));
   std::erase_if(found, [&](const Difference& difference) {
-    return !difference.fixed && !(now.init.from && difference.key == "init.from");
+    return !difference.fixed && !(other_parent && difference.key == "init.from");
   });
   return found;
 }

@@ -149,8 +149,9 @@ int64_t accumulation(const RunConfig& config, int64_t ranks);
 std::vector<Difference> differences(const RunConfig& left, const RunConfig& right);
 // Those that forbid to continue the run of `before` with the config `now`. Fixed: model, seed,
 // batch.sequences, optimizer, and schedule without steps and stop_after. (The data is fixed by its
-// fingerprint, not by its path.) Also init, where `now` asks for a parent that is not the run's: continuing
-// would silently not fork. A config that asks for none continues a fork.
+// fingerprint, not by its path.) Also init.from, where `now` asks for a parent that is not the run's,
+// however its path is spelled: continuing would silently not fork. A config that asks for none continues a
+// fork.
 std::vector<Difference> fixed_differences(const RunConfig& before, const RunConfig& now);
 
 // What --help-config prints: every key, default, valid values, meaning.
