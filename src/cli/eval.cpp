@@ -55,6 +55,8 @@ class EvalCommand final : public Command {
     std::vector<Evaluation> evaluations;
     for (const std::string& checkpoint : checkpoints_)
       evaluations.push_back(evaluate_checkpoint(checkpoint, options_));
+    for (const Evaluation& e : evaluations)
+      for (const std::string& tensor : e.swapped) write_err(fmt::format("{}: {}\n", e.checkpoint, tensor));
     write_out(json_ ? json(evaluations) : table(evaluations));
     if (!per_position_.empty()) replace_file(per_position_, positions_csv(evaluations));
   }
@@ -62,13 +64,10 @@ class EvalCommand final : public Command {
  private:
   static std::string table(const std::vector<Evaluation>& evaluations) {
     Table table({"checkpoint", "step", "context", "windows", "tokens", "loss", "perplexity"});
-    for (const Evaluation& e : evaluations) {
+    for (const Evaluation& e : evaluations)
       table.add({shortened(e.checkpoint, kPathWidth), std::to_string(e.step), std::to_string(e.context),
                  std::to_string(e.windows), short_count(static_cast<double>(e.tokens)),
                  fmt::format("{:.4f}", e.loss), fmt::format("{:.2f}", e.perplexity)});
-      for (const std::string& tensor : e.swapped_in)
-        write_err(fmt::format("{}: new {}\n", e.checkpoint, tensor));
-    }
     return table.str(0, colour_wanted(stdout));
   }
 

@@ -46,8 +46,7 @@ Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& o
   const Dataset data(options.data, config.model.vocab_size);
   const SequentialWindows windows(data, T);
   const int64_t group = config.batch.micro_sequences;
-  const int64_t count =
-      options.batches > 0 ? std::min(windows.count(), options.batches * group) : windows.count();
+  const int64_t count = options.batches > 0 ? windows_of(windows, options.batches, group) : windows.count();
   // Windows in one pass: as many tokens as a training micro-batch, so that memory does not grow with the
   // context.
   const int64_t B = std::clamp<int64_t>(group * config.model.context / T, 1, count);
@@ -60,10 +59,12 @@ Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& o
                     .windows = count,
                     .tokens = count * T,
                     .positions = {},
-                    .swapped_in = {}};
-  for (const TensorFate& fate : model.load(loaded.checkpoint, static_cast<uint64_t>(config.seed)))
-    if (fate.kind == TensorFate::Kind::fresh)
-      result.swapped_in.push_back(fmt::format("{} = {}", fate.name, fate.initial));
+                    .swapped = {}};
+  for (const TensorFate& fate : model.load(loaded.checkpoint, static_cast<uint64_t>(config.seed))) {
+    if (fate.kind == TensorFate::Kind::loaded) continue;
+    const std::string value = fate.initial.empty() ? "" : " = " + fate.initial;
+    result.swapped.push_back(fmt::format("{} {}{}", name_of(fate.kind), fate.name, value));
+  }
 
   std::vector<Moments> positions(static_cast<size_t>(T));
   Progress progress(fmt::format("evaluating {}", path), count * T, "tokens");

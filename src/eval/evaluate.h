@@ -30,8 +30,8 @@ struct Evaluation {
   int64_t step = 0, context = 0, windows = 0, tokens = 0;
   double loss = 0, perplexity = 0;  // nats a token; exp of it
   std::vector<PositionLoss> positions;
-  // Tensors that the checkpoint does not have and that the swap made new, for people.
-  std::vector<std::string> swapped_in;
+  // What other attention did to the tensors, for people: "new NAME = VALUE", "dropped NAME".
+  std::vector<std::string> swapped;
 };
 
 // Reads consecutive windows of context + 1 tokens from the start of each shard, stride context. Memory does

@@ -55,7 +55,7 @@ SampleReport sample_text(const std::string& checkpoint, const SampleOptions& opt
       [&] { gpt.params.round_values(ctx); });
   fill_tables(config.model, gpt.tables);
   gpt.params.initialize(static_cast<uint64_t>(config.seed));
-  load_weights(loaded.checkpoint, gpt.params, Match::by_name);
+  load_weights(loaded.checkpoint, gpt.params, Match::by_name, scales_set_anew(loaded.checkpoint, gpt.config));
   gpt.params.round_values(ctx);
 
   const Philox random(options.seed, "sample");

@@ -11,6 +11,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "train/checkpoint_files.h"
+#include "train/run_config.h"
 
 namespace keen {
 namespace {
@@ -215,7 +216,7 @@ std::string_view name_of(TensorFate::Kind kind) {
 
 namespace {
 
-LoadReport compare(const SafetensorsFile& file, const Params& params) {
+LoadReport compare(const SafetensorsFile& file, const Params& params, const std::set<std::string>& anew) {
   LoadReport report;
   std::map<std::string, bool> known;
   for (const Param& param : params.all()) {
@@ -225,7 +226,8 @@ LoadReport compare(const SafetensorsFile& file, const Params& params) {
                     .shape = param.shape,
                     .stored = {},
                     .initial = {}};
-    if (const StoredTensor* stored = file.find(param.name)) {
+    const StoredTensor* stored = file.find(param.name);
+    if (stored != nullptr && !anew.contains(param.name)) {
       fate.stored = stored->shape;
       fate.kind = stored->shape == param.shape ? TensorFate::Kind::loaded : TensorFate::Kind::mismatched;
     } else {
@@ -245,27 +247,10 @@ LoadReport compare(const SafetensorsFile& file, const Params& params) {
   return report;
 }
 
-// Raises Exit::checkpoint naming every tensor that `match` does not allow.
-void require(const LoadReport& report, Match match, const fs::path& path) {
-  std::string list;
-  for (const TensorFate& fate : report) {
-    if (fate.kind == TensorFate::Kind::mismatched)
-      list += fmt::format("\n  {}: {} in the checkpoint, {} in the model", fate.name, to_string(fate.stored),
-                          to_string(fate.shape));
-    else if (match == Match::exact && fate.kind == TensorFate::Kind::fresh)
-      list +=
-          fmt::format("\n  {}: missing in the checkpoint, {} in the model", fate.name, to_string(fate.shape));
-    else if (match == Match::exact && fate.kind == TensorFate::Kind::dropped)
-      list += fmt::format("\n  {}: {} in the checkpoint, unknown to the model", fate.name,
-                          to_string(fate.stored));
-  }
-  if (!list.empty())
-    fail(Exit::checkpoint, "{}: its tensors do not fit the config's model:{}", path.string(), list);
-}
-
-void load_from(const SafetensorsFile& file, Params& params) {
+void load_from(const SafetensorsFile& file, Params& params, const std::set<std::string>& anew) {
   for (Param& param : params.all())
-    if (const StoredTensor* stored = file.find(param.name)) copy_values(param.master, *stored);
+    if (const StoredTensor* stored = file.find(param.name); stored != nullptr && !anew.contains(param.name))
+      copy_values(param.master, *stored);
 }
 
 // Averages that must all be there, and no others.
@@ -301,15 +286,55 @@ bool load_averages(const SafetensorsFile* file, Param& param) {
 
 }  // namespace
 
-LoadReport compare_tensors(const Checkpoint& checkpoint, const Params& params) {
-  return compare(SafetensorsFile(checkpoint.file("model.safetensors")), params);
+std::set<std::string> scales_set_anew(const Checkpoint& checkpoint, const ModelConfig& now) {
+  ModelConfig before;
+  try {
+    before = load_run_config(checkpoint.file("config.json")).model;
+  } catch (const Error& error) {
+    throw Error(Exit::checkpoint, error.what());
+  }
+  std::set<std::string> anew;
+  const double auto_before = auto_s(before.context), auto_now = auto_s(now.context);
+  for (size_t l = 0; l < std::min(before.attention.size(), now.attention.size()); ++l) {
+    const LayerAttention &old = before.attention[l], &layer = now.attention[l];
+    const bool same_s = layer.s == old.s || (layer.s == auto_now && old.s == auto_before);
+    const std::string at = fmt::format("blocks.{}.attn.", l);
+    if (!same_s || (old.learn_s && !layer.learn_s)) anew.insert(at + "s");
+    if (layer.b != old.b || (old.learn_b && !layer.learn_b)) anew.insert(at + "b");
+  }
+  return anew;
 }
 
-LoadReport load_weights(const Checkpoint& checkpoint, Params& params, Match match) {
+LoadReport compare_tensors(const Checkpoint& checkpoint, const Params& params,
+                           const std::set<std::string>& anew) {
+  return compare(SafetensorsFile(checkpoint.file("model.safetensors")), params, anew);
+}
+
+void check_match(const LoadReport& report, Match match, const Checkpoint& checkpoint) {
+  std::string list;
+  for (const TensorFate& fate : report) {
+    if (fate.kind == TensorFate::Kind::mismatched)
+      list += fmt::format("\n  {}: {} in the checkpoint, {} in the model", fate.name, to_string(fate.stored),
+                          to_string(fate.shape));
+    else if (match == Match::exact && fate.kind == TensorFate::Kind::fresh)
+      list +=
+          fmt::format("\n  {}: missing in the checkpoint, {} in the model", fate.name, to_string(fate.shape));
+    else if (match == Match::exact && fate.kind == TensorFate::Kind::dropped)
+      list += fmt::format("\n  {}: {} in the checkpoint, unknown to the model", fate.name,
+                          to_string(fate.stored));
+  }
+  if (!list.empty())
+    fail(Exit::checkpoint, "{}: its tensors do not fit the config's model:{}",
+         checkpoint.file("model.safetensors").string(), list);
+}
+
+LoadReport load_weights(const Checkpoint& checkpoint, Params& params, Match match,
+                        const std::set<std::string>& anew) {
+  check(match == Match::by_name || anew.empty(), "load_weights: an exact match takes over everything");
   const SafetensorsFile file(checkpoint.file("model.safetensors"));
-  LoadReport report = compare(file, params);
-  require(report, match, file.path());
-  load_from(file, params);
+  LoadReport report = compare(file, params, anew);
+  check_match(report, match, checkpoint);
+  load_from(file, params, anew);
   return report;
 }
 
@@ -320,14 +345,16 @@ TrainState resume_checkpoint(const Checkpoint& checkpoint, Params& params) {
   return state;
 }
 
-TrainState fork_checkpoint(const Checkpoint& checkpoint, Params& params, bool keep_optimizer) {
+TrainState fork_checkpoint(const Checkpoint& checkpoint, Params& params, bool keep_optimizer,
+                           const std::set<std::string>& anew) {
   TrainState state = read_state(checkpoint, params);
-  load_weights(checkpoint, params, Match::by_name);
+  load_weights(checkpoint, params, Match::by_name, anew);
   std::optional<SafetensorsFile> averages;
   if (keep_optimizer) averages.emplace(checkpoint.file("optimizer.safetensors"));
   for (size_t i = 0; i < params.all().size(); ++i) {
     Param& param = params.all()[i];
-    const bool loaded = param.learned && load_averages(averages ? &*averages : nullptr, param);
+    const bool kept = averages && !anew.contains(param.name);
+    const bool loaded = param.learned && load_averages(kept ? &*averages : nullptr, param);
     if (!loaded) state.updates[i] = 0;
   }
   state.parent = Parent{fs::absolute(checkpoint.directory).lexically_normal().string(), checkpoint.step,

@@ -16,9 +16,11 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "model/config.h"
 #include "model/params.h"
 #include "train/checkpoint_manifest.h"
 
@@ -95,22 +97,35 @@ std::string_view name_of(TensorFate::Kind kind);  // "loaded", "new", "dropped",
 // The model's tensors in the order of Params, then the dropped ones by name.
 using LoadReport = std::vector<TensorFate>;
 
-// Compares names and shapes; loads nothing.
-LoadReport compare_tensors(const Checkpoint& checkpoint, const Params& params);
+// The scales s and b that a config sets to values of its own, by name: whatever the checkpoint has learned,
+// they start as the config says. A stored s or b is taken over only where the config starts it at the same
+// value as the checkpoint's config does ("auto" is the same for every context), and learns it if the
+// checkpoint did; so swapping ssmax for ssmax_fixed, or for {"kind": "ssmax", "s": 5}, does what it says.
+// Raises Exit::checkpoint when the checkpoint's config cannot be read.
+std::set<std::string> scales_set_anew(const Checkpoint& checkpoint, const ModelConfig& now);
+
+// Compares names and shapes; loads nothing. Tensors in `anew` are reported as fresh.
+LoadReport compare_tensors(const Checkpoint& checkpoint, const Params& params,
+                           const std::set<std::string>& anew = {});
 
 enum class Match : uint8_t {
   exact,    // the same tensors, or Exit::checkpoint naming all that are missing, extra or of another shape
   by_name,  // what both have; what is new keeps its value; another shape still raises Exit::checkpoint
 };
-// Fills the masters, converting between float32 and float64. Call Params::round_values afterwards.
-LoadReport load_weights(const Checkpoint& checkpoint, Params& params, Match match);
+// Raises Exit::checkpoint naming every tensor that `match` does not allow.
+void check_match(const LoadReport& report, Match match, const Checkpoint& checkpoint);
+// Fills the masters, converting between float32 and float64. Call Params::round_values afterwards. Tensors in
+// `anew` keep their value, as new ones do; only by_name.
+LoadReport load_weights(const Checkpoint& checkpoint, Params& params, Match match,
+                        const std::set<std::string>& anew = {});
 
 // Fills masters and averages and returns the state, all matched exactly: the run goes on as if it had never
 // ended.
 TrainState resume_checkpoint(const Checkpoint& checkpoint, Params& params);
 // Fills by name what the checkpoint has, and the averages too unless `keep_optimizer` is false; other
-// averages become zero. Returns the parent's state with `parent` set to this checkpoint and `updates` counted
-// from each parameter's birth: 0 where the averages were not loaded.
-TrainState fork_checkpoint(const Checkpoint& checkpoint, Params& params, bool keep_optimizer);
+// averages, and those of tensors in `anew`, become zero. Returns the parent's state with `parent` set to this
+// checkpoint and `updates` counted from each parameter's birth: 0 where the averages were not loaded.
+TrainState fork_checkpoint(const Checkpoint& checkpoint, Params& params, bool keep_optimizer,
+                           const std::set<std::string>& anew = {});
 
 }  // namespace keen

@@ -19,7 +19,7 @@ double batch_loss(ForwardModel& model, const SequentialWindows& windows, int64_t
   return sum / static_cast<double>(count * windows.context());
 }
 
-void check_same_order(const RunConfig& config, const RunConfig& parent, const TrainState& state,
+void check_same_order(const RunConfig& config, const RunConfig& parent, const std::string& parent_fingerprint,
                       const std::string& fingerprint) {
   if (config.model.context != parent.model.context)
     fail(Exit::usage,
@@ -32,31 +32,38 @@ void check_same_order(const RunConfig& config, const RunConfig& parent, const Tr
   if (config.seed != parent.seed)
     fail(Exit::usage, "init.step: keep needs the parent's seed ({}), not {}; or use \"step\": \"reset\"",
          parent.seed, config.seed);
-  if (state.data_fingerprint != fingerprint)
+  if (parent_fingerprint != fingerprint)
     fail(Exit::data,
          "data.train: init.step: keep goes on in the parent's data (fingerprint {}), but {} has {}; or use "
          "\"step\": "
          "\"reset\"",
-         state.data_fingerprint, config.data.train, fingerprint);
+         parent_fingerprint, config.data.train, fingerprint);
 }
 
 }  // namespace
 
+ForkPlan plan_fork(const Params& params, const RunConfig& config, const std::string& path,
+                   const Dataset& train, const Warn& warn) {
+  ForkPlan plan;
+  plan.parent = resolve_checkpoint(path, warn);
+  plan.tensors = compare_tensors(plan.parent, params, scales_set_anew(plan.parent, config.model));
+  check_match(plan.tensors, Match::by_name, plan.parent);
+  if (config.init.step == KeepOrReset::keep)
+    check_same_order(config, load_run_config(plan.parent.file("config.json")), plan.parent.data_fingerprint,
+                     train.fingerprint());
+  return plan;
+}
+
 ForkReport fork_run(Trainer& trainer, const RunConfig& config, const std::string& path, const Dataset& train,
                     const Dataset* validation, const Warn& warn) {
-  ForkReport report;
-  report.parent = resolve_checkpoint(path, warn);
-  report.tensors = compare_tensors(report.parent, trainer.gpt.params);
+  ForkReport report{plan_fork(trainer.gpt.params, config, path, train, warn)};
   const RunConfig parent = load_run_config(report.parent.file("config.json"));
   const auto seed = static_cast<uint64_t>(config.seed);
 
   TrainState state =
-      fork_checkpoint(report.parent, trainer.gpt.params, config.init.optimizer == KeepOrReset::keep);
-  if (config.init.step == KeepOrReset::keep) {
-    check_same_order(config, parent, state, train.fingerprint());
-  } else {
-    state.step = state.tokens = state.sequences = 0;
-  }
+      fork_checkpoint(report.parent, trainer.gpt.params, config.init.optimizer == KeepOrReset::keep,
+                      scales_set_anew(report.parent, config.model));
+  if (config.init.step == KeepOrReset::reset) state.step = state.tokens = state.sequences = 0;
   state.seed = seed;
   state.data_fingerprint = train.fingerprint();
   state.elapsed_s = 0;
@@ -78,23 +85,25 @@ ForkReport fork_run(Trainer& trainer, const RunConfig& config, const std::string
   return report;
 }
 
-std::string describe(const ForkReport& report) {
+std::string describe(const ForkPlan& plan) {
   Table table({"tensor", "shape", "", "starts as"});
   table.left_aligned(1);
   table.left_aligned(2);
   table.left_aligned(3);
   int64_t loaded = 0;
-  for (const TensorFate& fate : report.tensors) {
+  for (const TensorFate& fate : plan.tensors) {
     loaded += fate.kind == TensorFate::Kind::loaded ? 1 : 0;
     table.add({fate.name, to_string(fate.kind == TensorFate::Kind::dropped ? fate.stored : fate.shape),
                std::string(name_of(fate.kind)), fate.initial});
   }
-  return fmt::format(
-      "Fork of {} (step {}, {})\n{}{} of {} tensors loaded\nLoss on one same batch: {:.6f} before the swap, "
-      "{:.6f} "
-      "after\n",
-      report.parent.directory.string(), report.parent.step, report.parent.hash, table.str(2), loaded,
-      report.tensors.size(), report.loss_before, report.loss_after);
+  return fmt::format("Fork of {} (step {}, {})\n{}{} of {} tensors loaded\n", plan.parent.directory.string(),
+                     plan.parent.step, plan.parent.hash, table.str(2), loaded, plan.tensors.size());
+}
+
+std::string describe(const ForkReport& report) {
+  return describe(static_cast<const ForkPlan&>(report)) +
+         fmt::format("Loss on one same batch: {:.6f} before the swap, {:.6f} after\n", report.loss_before,
+                     report.loss_after);
 }
 
 }  // namespace keen

@@ -14,15 +14,30 @@ bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor
       windows.window(std::min(first + b, count - 1), inputs.as<int32_t>() + b * T,
                      targets.as<int32_t>() + b * T);
     const ConstTensor group = losses();
-    with_float_type(group.dtype, [&]<class E>() {
-      for (int64_t b = 0; b < std::min(B, count - first); ++b) {
-        const E* from = group.as<E>() + b * T;
-        for (int64_t t = 0; t < T; ++t) row[static_cast<size_t>(t)] = static_cast<double>(Wide<E>(from[t]));
-        visit(first + b, row);
-      }
-    });
+    for (int64_t b = 0; b < std::min(B, count - first); ++b) {
+      to_doubles(group.rows(b * T, (b + 1) * T), row);
+      visit(first + b, row);
+    }
   }
   return true;
+}
+
+bool visit_model_losses(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, Tensor inputs,
+                        Tensor targets, const SequentialWindows& windows, int64_t count,
+                        const std::function<void(int64_t window, std::span<const double> losses)>& visit,
+                        const std::function<bool()>& stop) {
+  return visit_window_losses(
+      windows, count, inputs, targets,
+      [&]() -> ConstTensor {
+        gpt_forward(ctx, gpt, pass, acts, inputs);
+        gpt_losses(ctx, gpt, acts, targets);
+        return acts.losses;
+      },
+      visit, stop);
+}
+
+int64_t windows_of(const SequentialWindows& windows, int64_t groups, int64_t B) {
+  return groups > windows.count() / B ? windows.count() : groups * B;
 }
 
 ForwardModel::ForwardModel(const ModelConfig& config, Device device, DType dtype, ops::AttentionPath path,
@@ -55,7 +70,8 @@ ForwardModel::ForwardModel(const ModelConfig& config, Device device, DType dtype
 
 LoadReport ForwardModel::load(const Checkpoint& checkpoint, uint64_t seed) {
   gpt.params.initialize(seed);
-  LoadReport report = load_weights(checkpoint, gpt.params, Match::by_name);
+  LoadReport report =
+      load_weights(checkpoint, gpt.params, Match::by_name, scales_set_anew(checkpoint, gpt.config));
   gpt.params.round_values(ctx_);
   return report;
 }
@@ -64,14 +80,7 @@ bool ForwardModel::visit_losses(
     const SequentialWindows& windows, int64_t count,
     const std::function<void(int64_t window, std::span<const double> losses)>& visit,
     const std::function<bool()>& stop) {
-  return visit_window_losses(
-      windows, count, inputs_, targets_,
-      [this]() -> ConstTensor {
-        gpt_forward(ctx_, gpt, pass_, acts_, inputs_);
-        gpt_losses(ctx_, gpt, acts_, targets_);
-        return acts_.losses;
-      },
-      visit, stop);
+  return visit_model_losses(ctx_, gpt, pass_, acts_, inputs_, targets_, windows, count, visit, stop);
 }
 
 }  // namespace keen

@@ -19,6 +19,16 @@ bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor
                          const std::function<void(int64_t window, std::span<const double> losses)>& visit,
                          const std::function<bool()>& stop = {});
 
+// The same with the losses of a model under training or evaluation: `inputs`, `targets` and `acts` are those
+// of passes of the shape `pass`, and are overwritten.
+bool visit_model_losses(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, Tensor inputs,
+                        Tensor targets, const SequentialWindows& windows, int64_t count,
+                        const std::function<void(int64_t window, std::span<const double> losses)>& visit,
+                        const std::function<bool()>& stop = {});
+
+// How many windows `groups` groups of B are, at most all that there are; for any number of groups.
+int64_t windows_of(const SequentialWindows& windows, int64_t groups, int64_t B);
+
 class ForwardModel {
  public:
   // For passes of B sequences of T tokens, which may exceed the training context; parameters start at zero.
@@ -28,7 +38,8 @@ class ForwardModel {
 
   Gpt gpt;
 
-  // Loads what the checkpoint has; what it has not (SSMax swapped in) starts as in a new run of this seed.
+  // Loads what the checkpoint has; what it has not (SSMax swapped in), and the scales that the config sets
+  // anew (scales_set_anew), start as in a new run of this seed.
   LoadReport load(const Checkpoint& checkpoint, uint64_t seed);
   // Losses in nats of the first `count` windows, as visit_window_losses gives them.
   bool visit_losses(const SequentialWindows& windows, int64_t count,

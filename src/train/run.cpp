@@ -45,6 +45,7 @@ class Run {
     return std::min(config_.schedule.steps, config_.schedule.stop_after.value_or(config_.schedule.steps));
   }
   bool save_is_due() const;
+  bool evaluation_is_due() const;
 
   const RunConfig config_;
   const RunOptions& options_;
@@ -56,6 +57,7 @@ class Run {
   std::optional<MetricsWriter> metrics_;  // there as soon as the directory is a run's
   StepLog log_;
   int64_t saved_step_ = -1, skips_in_a_row_ = 0;
+  bool evaluation_is_owed_ = false;  // a signal came before the step's validation row was there
   double elapsed_before_s_ = 0;
   Clock::time_point started_ = Clock::now();
 };
@@ -88,6 +90,14 @@ void refuse_other_config(const RunConfig& before, const RunConfig& now, const Ru
        "{} "
        "--run-dir NEW --init-from {}",
        directory.path().string(), lines, options.config_path, directory.path().string());
+}
+
+// Whether the run took the step (a fork did not take its parent's) and the log has no validation row of it.
+bool lacks_evaluation(const Metrics& metrics, int64_t step) {
+  const auto has = [step](const auto& rows) {
+    return std::any_of(rows.begin(), rows.end(), [step](const auto& row) { return row.step == step; });
+  };
+  return has(metrics.train) && !has(metrics.validation);
 }
 
 Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& directory, Trainer& trainer,
@@ -156,18 +166,24 @@ void Run::resume(const RunConfig& before, const Checkpoint& checkpoint) {
   for (const Difference& d : differences(before, config_)) changed[d.key] = {d.left, d.right};
   directory_.write_config(config_text_);
   metrics_.emplace(directory_.metrics(), warn);
-  if (saved_step_ >= last_step()) return;
+  evaluation_is_owed_ =
+      evaluation_is_due() && lacks_evaluation(read_metrics(directory_.metrics()), saved_step_);
+  if (saved_step_ >= last_step() && !evaluation_is_owed_) return;
   metrics_->write_event("resume", {{"step", saved_step_}, {"changed", changed}});
   write_out(fmt::format("Resuming {} after step {}\n", directory_.path().string(), saved_step_));
 }
 
 void Run::train() {
-  if (trainer_.state.step >= last_step()) {
+  if (trainer_.state.step >= last_step() && !evaluation_is_owed_) {
     write_out(fmt::format("{} is finished: {} of {} steps are done\n", directory_.path().string(),
                           trainer_.state.step, config_.schedule.steps));
     return;
   }
   started_ = Clock::now();
+  if (evaluation_is_owed_) {
+    evaluate();
+    if (stop_signal() != 0) stop_by_signal();
+  }
   while (trainer_.state.step < last_step()) {
     const Clock::time_point step_started = Clock::now();
     const StepResult result = trainer_.step();
@@ -180,14 +196,18 @@ void Run::train() {
     record_step(result, seconds_since(step_started));
     const int64_t step = trainer_.state.step;
     const bool last = step == last_step();
-    if (trainer_.has_validation() && config_.evaluate.every > 0 &&
-        (last || step % config_.evaluate.every == 0))
-      evaluate();
+    if (evaluation_is_due()) evaluate();
     if (stop_signal() != 0) stop_by_signal();
     if (last || save_is_due()) save(last);
   }
   metrics_->write_event("stop", {{"step", trainer_.state.step}, {"reason", "done"}});
   log_.finished(seconds_since(started_));
+}
+
+bool Run::evaluation_is_due() const {
+  const int64_t step = trainer_.state.step;
+  return trainer_.has_validation() && config_.evaluate.every > 0 &&
+         (step == last_step() || step % config_.evaluate.every == 0);
 }
 
 bool Run::save_is_due() const {
@@ -292,7 +312,10 @@ void run_training(const RunConfig& config, const RunOptions& options) {
 
   if (options.dry_run) {
     const Trainer trainer(config, train, validation_data, *comm, true);
-    write_out(dry_run_report({config, trainer, train, validation_data, comm->size(), 0}));
+    std::string fork;
+    if (config.init.from)
+      fork = "\n" + describe(plan_fork(trainer.gpt.params, config, *config.init.from, train, warn));
+    write_out(dry_run_report({config, trainer, train, validation_data, comm->size(), 0}) + fork);
     return;
   }
   RunDirectory directory(path);

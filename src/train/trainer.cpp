@@ -100,7 +100,7 @@ StepResult Trainer::step() {
     gpt_forward(ctx_, gpt, pass_, acts_, inputs_);
     gpt_backward(ctx_, gpt, pass_, acts_, inputs_, targets_, 1.0 / static_cast<double>(tokens_per_step()),
                  micro + 1 == accumulation_ ? reduce : std::function<void(int64_t)>());
-    result.loss += sum_of_losses(pass_.N()) / static_cast<double>(tokens_per_step());
+    result.loss += sum_of_losses() / static_cast<double>(tokens_per_step());
   }
   comm_.finish_sums();
   comm_.sum({&result.loss, 1});
@@ -150,15 +150,10 @@ double Trainer::grad_norm(std::string& first_bad) {
 
 std::optional<double> Trainer::validate() {
   const SequentialWindows& windows = validation_.value();
-  const int64_t count = std::min(windows.count(), config_.evaluate.batches * pass_.B);
+  const int64_t count = windows_of(windows, config_.evaluate.batches, pass_.B);
   double sum = 0;
-  const bool whole = visit_window_losses(
-      windows, count, inputs_, targets_,
-      [this]() -> ConstTensor {
-        gpt_forward(ctx_, gpt, pass_, acts_, inputs_);
-        gpt_losses(ctx_, gpt, acts_, targets_);
-        return acts_.losses;
-      },
+  const bool whole = visit_model_losses(
+      ctx_, gpt, pass_, acts_, inputs_, targets_, windows, count,
       [&](int64_t, std::span<const double> losses) {
         sum = std::accumulate(losses.begin(), losses.end(), sum);
       },
@@ -171,13 +166,9 @@ void Trainer::read_batch(int64_t first_sequence) {
   loader_.fill(first_sequence, pass_.B, inputs_.as<int32_t>(), targets_.as<int32_t>());
 }
 
-double Trainer::sum_of_losses(int64_t rows) const {
-  double sum = 0;
-  with_float_type(acts_.losses.dtype, [&]<class T>() {
-    for (int64_t i = 0; i < rows; ++i)
-      sum += static_cast<double>(static_cast<Wide<T>>(acts_.losses.as<T>()[i]));
-  });
-  return sum;
+double Trainer::sum_of_losses() const {
+  const std::vector<double> losses = to_doubles(acts_.losses);
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
 Tensor Trainer::bucket_gradients(int64_t bucket) const {

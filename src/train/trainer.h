@@ -69,7 +69,7 @@ class Trainer {
   void bind();
   void plan_step();
   void read_batch(int64_t first_sequence);
-  double sum_of_losses(int64_t rows) const;
+  double sum_of_losses() const;
   double grad_norm(std::string& first_bad);
   void update_weights(double lr, double grad_norm);
   Tensor bucket_gradients(int64_t bucket) const;

@@ -130,10 +130,98 @@ TEST_F(ForkTest, SsmaxToSoftmaxDropsS) {
 
 TEST_F(ForkTest, ALearnedScaleIsTakenOver) {
   train_parent(R"("ssmax")");
-  Forked forked(child(R"({"kind": "ssmax", "s": 0.9})"));
+  Forked forked(child(R"("ssmax")"));
   EXPECT_EQ(forked.of(Kind::loaded).size(), forked.params().all().size());
   EXPECT_EQ(forked.report.loss_after, forked.report.loss_before);
   EXPECT_EQ(forked.updates("blocks.0.attn.s"), 10);
+  // "auto" is another number for another context, and means the same.
+  RunConfig config = child(R"("ssmax")");
+  config.model.context = 8;
+  config.model.attention = parse_attention("ssmax", 2, 8);
+  Forked shorter(config);
+  EXPECT_EQ(Tensors::to_doubles(shorter.params().find("blocks.0.attn.s")->master),
+            Tensors::to_doubles(forked.params().find("blocks.0.attn.s")->master));
+}
+
+TEST_F(ForkTest, AnExplicitScaleWinsOverTheParents) {
+  train_parent(R"("ssmax_bias")");
+  const auto expect_start = [](Forked& forked, const char* name, double value) {
+    const auto fresh = forked.of(Kind::fresh);
+    ASSERT_TRUE(fresh.contains(name)) << name;
+    EXPECT_EQ(fresh.at(name).initial, fmt::format("{:#.6g}", value));
+    const Param& param = *forked.params().find(name);
+    for (const double x : Tensors::to_doubles(param.master)) EXPECT_NEAR(x, value, 1e-6) << name;
+    if (param.learned) {
+      EXPECT_EQ(Tensors::to_doubles(param.m), std::vector<double>(2)) << name;
+    }
+    EXPECT_EQ(forked.updates(name), 0);
+  };
+  Forked other(child(R"({"kind": "ssmax_bias", "s": 5})"));
+  EXPECT_EQ(other.of(Kind::fresh).size(), 2U);  // b starts as the parent's did, and comes along
+  expect_start(other, "blocks.1.attn.s", 5);
+  EXPECT_EQ(other.updates("blocks.1.attn.b"), 10);
+  EXPECT_NE(other.report.loss_after, other.report.loss_before);
+
+  Forked biased(child(R"({"kind": "ssmax_bias", "b": 0.5})"));
+  expect_start(biased, "blocks.0.attn.b", 0.5);
+  EXPECT_EQ(biased.updates("blocks.0.attn.s"), 10);
+
+  Forked fixed(child(R"("ssmax_fixed")"));
+  expect_start(fixed, "blocks.0.attn.s", 1);
+  EXPECT_EQ(fixed.of(Kind::dropped).size(), 2U);
+  EXPECT_EQ(fixed.report.loss_after, fixed.tiny.trainer.validate().value());
+
+  // No longer learned: the initial value, as the config says, not what the parent learned.
+  Forked frozen(child(R"({"kind": "ssmax", "learn_s": false})"));
+  expect_start(frozen, "blocks.0.attn.s", auto_s(TinyRun::kContext));
+
+  // What neither learns is the same in both, and no change.
+  fs::remove_all(run.path("parent"));
+  train_parent(R"("ssmax_fixed")");
+  Forked still(child(R"("ssmax_fixed")"));
+  EXPECT_EQ(still.of(Kind::fresh).size(), 0U);
+  EXPECT_EQ(still.report.loss_after, still.report.loss_before);
+}
+
+TEST_F(ForkTest, DryRunShowsWhatTheParentGives) {
+  train_parent(R"("softmax")");
+  const auto dry = [this](const RunConfig& config) {
+    testing::Quiet quiet;
+    run_training(config, {.config_path = "tiny.json", .run_dir = run.path("dry"), .dry_run = true});
+    return quiet.text();
+  };
+  const auto refused = [&](const RunConfig& config) {
+    try {
+      dry(config);
+    } catch (const Error& error) {
+      return error.exit;
+    }
+    return Exit::done;
+  };
+  const std::string text = dry(child(R"("ssmax")"));
+  for (const char* part : {"Fork of", "blocks.1.attn.s", "new", "tensors loaded"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << " is not in\n" << text;
+  EXPECT_EQ(text.find("before the swap"), std::string::npos) << text;
+  RunConfig config = child(R"("ssmax")");
+  config.model.mlp_width = 48;
+  EXPECT_EQ(refused(config), Exit::checkpoint);
+  config = child(R"("ssmax")");
+  config.init.from = (run.directory / "nowhere").string();
+  EXPECT_EQ(refused(config), Exit::checkpoint);
+  EXPECT_FALSE(fs::exists(run.path("dry")));
+}
+
+TEST_F(ForkTest, AParentMayBeSpelledAnotherWay) {
+  train_parent(R"("softmax")");
+  RunConfig config = child(R"("ssmax")");
+  config.schedule.stop_after = 3;
+  run.train("child", config);
+  config.schedule.stop_after = 5;
+  config.init.from = fs::relative(run.path("parent")).string() + "/../parent/";
+  run.train("child", config);
+  EXPECT_EQ(run.metrics("child").train.size(), 5U);
+  config.init.from = run.path("child").string();
+  EXPECT_NE(run.error_of("child", config, Exit::usage).find("init.from"), std::string::npos);
 }
 
 TEST_F(ForkTest, OtherShapesAreRefusedByName) {

@@ -78,6 +78,15 @@ TEST(VisitWindowLosses, StopsBetweenGroups) {
   EXPECT_EQ(seen, 2);
 }
 
+TEST(WindowsOf, HoldsForAnyNumberOfGroups) {
+  TinyRun run;  // 5 windows
+  const Dataset data(*run.config.data.validation, 0);
+  const SequentialWindows windows(data, kContext);
+  for (const auto& [groups, count] : {std::pair{int64_t{1}, 2}, {2, 4}, {3, 5}, {INT64_MAX, 5}})
+    EXPECT_EQ(windows_of(windows, groups, 2), count) << groups;
+  EXPECT_EQ(windows_of(windows, 1, INT64_MAX), 5);
+}
+
 TEST(ForwardModel, GivesTheTrainersValidationLoss) {
   TinyRun run;
   run.config.evaluate.batches = 100;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 #include <limits>
+#include <sstream>
 
 #include "io/fault.h"
 #include "train/signals.h"
@@ -175,6 +176,32 @@ TEST(Run, AFinishedRunSaysSoAndStays) {
   EXPECT_EQ(run.metrics("run").train.size(), 5U);
   EXPECT_EQ(run.events("run", "resume").at(0).at("changed").at("schedule.steps"),
             Json::parse(R"(["3", "5"])"));
+}
+
+// What a signal during the evaluation of a step leaves: the step is saved, its validation row is not there.
+TEST(Run, AnEvaluationThatASignalCutIsMadeUpFor) {
+  TinyRun run;
+  run.train("straight");
+  const auto cut = [&](int64_t step) {
+    run.train("cut", step);
+    const fs::path path = run.path("cut") / "metrics.jsonl";
+    std::istringstream lines(content_of(path));
+    std::string kept;
+    for (std::string line; std::getline(lines, line);) {
+      const Json row = Json::parse(line);
+      const bool lost =
+          (row.at("kind") == "validation" || row.at("kind") == "attention") && row.at("step") == step;
+      if (!lost) kept += line + "\n";
+    }
+    EXPECT_NE(kept, content_of(path));
+    testing::put(path, kept);
+  };
+  cut(10);
+  cut(20);
+  EXPECT_EQ(run.train("cut").find("finished"), std::string::npos);
+  expect_same(run, "straight", "cut", 20);
+  EXPECT_EQ(run.metrics("cut").attention.size(), 2U);
+  EXPECT_NE(run.train("cut").find("finished"), std::string::npos);
 }
 
 TEST(Run, RefusesAnotherConfigAndOtherData) {
