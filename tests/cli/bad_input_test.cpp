@@ -199,7 +199,7 @@ TEST(BadEval, WhatCannotBeEvaluated) {
   expect_error(shell.keen({"eval", "runs/c", "--data", "val.bin", "--context", "17"}), 2,
                {"17", "16", "learned"});
   expect_error(shell.keen({"eval", "runs/c", "--data", "val.bin", "--context", "0"}), 2,
-               {"--context", "above 0"});
+               {"--context", "from 1"});
   put(shell / "few.bin", shard_bytes(16, 16));
   expect_error(shell.keen({"eval", "runs/c", "--data", "few.bin"}), 3, {"few.bin", "17 tokens"});
   expect_error(shell.keen({"eval", "runs/c", "--data", "none*"}), 3, {"none*"});
