@@ -13,6 +13,7 @@
 #include "core/build.h"
 #include "core/check.h"
 #include "core/console.h"
+#include "core/version.h"
 #include "io/fields.h"
 
 namespace {

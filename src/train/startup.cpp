@@ -6,9 +6,9 @@
 #include <thread>
 #include <utility>
 
-#include "core/build.h"
 #include "core/console.h"
 #include "core/parallel.h"
+#include "core/version.h"
 
 namespace keen {
 
