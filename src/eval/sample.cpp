@@ -69,8 +69,8 @@ SampleReport sample_text(const std::string& checkpoint, const SampleOptions& opt
     if (id == tokenizer.end_of_text()) break;
     ++report.tokens;
     write(tokenizer.decode({&id, 1}));
-    if (generator->length() == capacity) {
-      report.reached_context = limited;
+    if (generator->length() == capacity) {  // only learned positions end before the tokens asked for
+      report.reached_context = true;
       break;
     }
     if (report.tokens < options.tokens) logits = generator->feed({&id, 1});

@@ -20,6 +20,17 @@ ConstTensor before_rotation(const BlockActs& a) { return a.qk_normed ? a.qk_norm
 // What attention reads.
 ConstTensor after_rotation(const BlockActs& a) { return a.qk ? ConstTensor(a.qk) : before_rotation(a); }
 
+// The heads that attention reads, forward and backward.
+struct AttentionInputs {
+  ops::ConstHeads q, k, v;
+};
+AttentionInputs attention_inputs(const Block& block, const Pass& pass, const BlockActs& a) {
+  const auto [H, K, D] = block.heads;
+  return {.q = heads(after_rotation(a), pass.B, 0, H, D),
+          .k = heads(after_rotation(a), pass.B, H, K, D),
+          .v = heads(ConstTensor(a.qkv), pass.B, H + K, K, D)};
+}
+
 // Heads of the tokens [first, first + T) of each sequence.
 ops::Heads tokens_of(ops::Heads view, int64_t first, int64_t T) {
   if (view.data != nullptr) view.data += first * view.token_stride * size_of(view.dtype);
@@ -48,9 +59,7 @@ void attention_forward(Context& ctx, const Block& block, const Pass& pass, Block
                                 .T = pass.T,
                                 .first_position = pass.past});
 
-  const ops::ConstHeads q = heads(after_rotation(a), pass.B, 0, H, D);
-  ops::ConstHeads k = heads(after_rotation(a), pass.B, H, K, D);
-  ops::ConstHeads v = heads(ConstTensor(a.qkv), pass.B, H + K, K, D);
+  auto [q, k, v] = attention_inputs(block, pass, a);
   if (cache != nullptr) {
     const ops::Heads keys = heads(cache->kv, pass.B, 0, K, D), values = heads(cache->kv, pass.B, K, K, D);
     ops::copy_heads(ctx, tokens_of(keys, pass.past, pass.T), k);
@@ -65,15 +74,16 @@ void attention_forward(Context& ctx, const Block& block, const Pass& pass, Block
 void attention_backward(Context& ctx, const Block& block, const Pass& pass, const BlockActs& a, Tensor dqkv,
                         ConstTensor dattn) {
   const auto [H, K, D] = block.heads;
+  const auto [q, k, v] = attention_inputs(block, pass, a);
   ops::attention_backward(ctx, {.dq = heads(dqkv, pass.B, 0, H, D),
                                 .dk = heads(dqkv, pass.B, H, K, D),
                                 .dv = heads(dqkv, pass.B, H + K, K, D),
                                 .dout = dattn,
                                 .out = a.attn,
                                 .lse = a.lse,
-                                .q = heads(after_rotation(a), pass.B, 0, H, D),
-                                .k = heads(after_rotation(a), pass.B, H, K, D),
-                                .v = heads(ConstTensor(a.qkv), pass.B, H + K, K, D),
+                                .q = q,
+                                .k = k,
+                                .v = v,
                                 .path = pass.path});
   if (a.qk)
     ops::rotate_and_scale_backward(ctx, {.dqkv = dqkv,
