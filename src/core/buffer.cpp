@@ -4,14 +4,22 @@
 
 #include <utility>
 
+#include "core/build.h"
+#include "core/cuda.h"
 #include "core/parallel.h"
 
 namespace keen {
 
 Buffer::Buffer(Device device, int64_t bytes, const char* purpose) : size_bytes_(bytes), device_(device) {
   if (bytes == 0) return;
-  if (device != Device::cpu)
+  if (device == Device::cuda) {
+    if constexpr (kCudaBuilt) {
+      data_ = cuda::allocate(bytes, purpose);
+      cuda::zero(data_, bytes);
+      return;
+    }
     fail(Exit::device, "device: this build of keen has no CUDA backend; set \"device\": \"cpu\"");
+  }
   void* memory =
       mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED)
@@ -35,7 +43,10 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 }
 
 Buffer::~Buffer() {
-  if (data_ != nullptr) munmap(data_, static_cast<size_t>(size_bytes_));
+  if (data_ == nullptr) return;
+  if constexpr (kCudaBuilt)
+    if (device_ == Device::cuda) cuda::release(data_);
+  if (device_ == Device::cpu) munmap(data_, static_cast<size_t>(size_bytes_));
 }
 
 Tensor Arena::take(Shape shape, DType dtype) {

@@ -9,9 +9,9 @@
 
 namespace keen {
 
-// One zeroed allocation, aligned to 4096 bytes. On the CPU the pages are touched first by the threads of
-// parallel_for, and transparent huge pages are asked for. Raises Exit::device when memory runs out, naming
-// `purpose` and the size.
+// One zeroed allocation, aligned to 4096 bytes (256 on CUDA). On the CPU the pages are touched first by the
+// threads of parallel_for, and transparent huge pages are asked for. Raises Exit::device when memory runs
+// out, naming `purpose` and the size.
 class Buffer {
  public:
   Buffer() = default;

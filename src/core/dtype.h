@@ -12,24 +12,25 @@
 
 namespace keen {
 
-// bfloat16: the upper half of a float. Conversion rounds to nearest, ties to even; NaN stays NaN.
+// bfloat16: the upper half of a float. Conversion rounds to nearest, ties to even; NaN stays NaN. Constant
+// expressions all of it, which is what makes it usable in device code too.
 struct bf16 {
   uint16_t bits = 0;
-  bf16() = default;
-  bf16(const bf16&) = default;
-  bf16& operator=(const bf16&) = default;
+  constexpr bf16() = default;
+  constexpr bf16(const bf16&) = default;
+  constexpr bf16& operator=(const bf16&) = default;
   // Takes y[i] = bf16(x) by its bits: g++ vectorizes no loop that copies a struct. A template is no copy
   // assignment, so the type stays trivially copyable.
-  template <std::same_as<bf16> B> bf16& operator=(B&& rounded) {
+  template <std::same_as<bf16> B> constexpr bf16& operator=(B&& rounded) {
     bits = rounded.bits;
     return *this;
   }
-  explicit bf16(float x) {
+  constexpr explicit bf16(float x) {
     const uint32_t u = std::bit_cast<uint32_t>(x);
     const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
     bits = static_cast<uint16_t>(x == x ? rounded : (u >> 16) | 0x40);
   }
-  operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  constexpr operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 };
 
 enum class DType : uint8_t { f32, f64, bf16, i32 };
