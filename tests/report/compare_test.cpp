@@ -119,7 +119,8 @@ TEST(ReadRun, CountsTheParametersOfItsConfig) {
 }
 
 TEST(LossAt, InterpolatesBetweenPointsAndNeverExtrapolates) {
-  const std::vector<Point> curve = {{1, 100, 4.0}, {2, 200, 3.0}, {3, 300, std::nullopt}, {4, 400, 2.0}};
+  const std::vector<Point> curve = {
+      {1, 100, 1, 4.0}, {2, 200, 2, 3.0}, {3, 300, 3, std::nullopt}, {4, 400, 4, 2.0}};
   EXPECT_DOUBLE_EQ(loss_at(curve, 150)->loss, 3.5);
   EXPECT_FALSE(loss_at(curve, 150)->exact);
   EXPECT_TRUE(loss_at(curve, 200)->exact);
@@ -133,7 +134,7 @@ TEST(LossAt, InterpolatesBetweenPointsAndNeverExtrapolates) {
 }
 
 TEST(TokensToReach, FindsTheFirstCrossing) {
-  const std::vector<Point> curve = {{1, 100, 4.0}, {2, 200, 3.0}, {3, 300, 3.5}, {4, 400, 2.0}};
+  const std::vector<Point> curve = {{1, 100, 1, 4.0}, {2, 200, 2, 3.0}, {3, 300, 4, 3.5}, {4, 400, 5, 2.0}};
   EXPECT_EQ(tokens_to_reach(curve, 3.5)->tokens, 150);
   EXPECT_FALSE(tokens_to_reach(curve, 3.5)->exact);
   EXPECT_EQ(tokens_to_reach(curve, 3.0)->tokens, 200);
@@ -169,8 +170,9 @@ RunRecord run_with(const std::string& name, std::vector<Point> validation) {
 }
 
 TEST(CompareRuns, MeetAtTheLargestCommonTokenCount) {
-  const Comparison comparison = compare_runs(
-      {run_with("a", {{1, 100, 4.0}, {2, 200, 3.0}}), run_with("b", {{1, 100, 3.5}, {3, 300, 2.5}})}, 0, 3.2);
+  const Comparison comparison = compare_runs({run_with("a", {{1, 100, 1, 4.0}, {2, 200, 2, 3.0}}),
+                                              run_with("b", {{1, 100, 1, 3.5}, {3, 300, 3, 2.5}})},
+                                             0, 3.2);
   EXPECT_EQ(comparison.common_tokens, 200);
   const std::string text = comparison_text(comparison, false);
   EXPECT_NE(text.find("at 200 tokens       3.0000   ~3.0000\n"), std::string::npos) << text;
@@ -188,7 +190,7 @@ TEST(CompareRuns, FitsTheConsoleWithThreeRunsAndFoldsMore) {
     std::vector<RunRecord> runs;
     for (int i = 0; i < count; ++i) {
       runs.push_back(
-          run_with(fmt::format("a-run-with-a-rather-long-name-{}", i), {{1, 1'000'000'000, 4.0 - i}}));
+          run_with(fmt::format("a-run-with-a-rather-long-name-{}", i), {{1, 1'000'000'000, 1e4, 4.0 - i}}));
       runs.back().config = parse_json(
           fmt::format(
               R"({{"schedule": {{"final_lr_fraction": {}}}, "model": {{"attention": ["softmax","ssmax","ssmax_bias",{}]}}}})",
