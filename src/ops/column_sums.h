@@ -1,6 +1,7 @@
 // Sums over rows (gradients of norm weights, biases, s and b) whose bits do not depend on the number of
-// threads: the N rows are cut into chunks by N alone, each chunk sums its rows into a row of its own, and
-// those are added in order.
+// threads: the N rows are cut into chunks by N and the device alone, each chunk sums its rows into a row of
+// its own, and those are added in a fixed order. The loops here are the CPU's; ops/column_sums.cuh has
+// CUDA's.
 #pragma once
 
 #include <algorithm>
@@ -10,23 +11,31 @@
 
 namespace keen::ops {
 
-// The cut of N rows: at least 32 rows a chunk, so that zeroing and adding the partial sums is cheap beside
-// the rows themselves, and at most 256 chunks, so that they stay small.
+// The cut of N rows. On the CPU at least 32 rows a chunk, so that zeroing and adding the partial sums is
+// cheap beside the rows themselves, and at most 256 chunks, so that they stay small. On CUDA a chunk is a
+// block's: at most 528 (four for each multiprocessor of an H100 or H200, the same on every card, so that a
+// plan needs none), of a multiple of 8 rows, so that its warps get equally many.
 struct RowChunks {
   int64_t N, length, count;
-  explicit RowChunks(int64_t N)
-      : N(N), length(std::max<int64_t>(32, (N + 255) / 256)), count((N + length - 1) / length) {}
+  RowChunks(int64_t N, Device device)
+      : N(N), length(length_of(N, device)), count((N + length - 1) / length) {}
+
+ private:
+  static int64_t length_of(int64_t N, Device device) {
+    if (device == Device::cpu) return std::max<int64_t>(32, (N + 255) / 256);
+    return std::max<int64_t>(16, ((N + 527) / 528 + 7) / 8 * 8);
+  }
 };
 
 // Scratch for the partial sums of N rows, (chunks, columns).
 inline Tensor take_partial_sums(Context& ctx, int64_t N, int64_t columns, DType dtype) {
-  return ctx.scratch.take({RowChunks(N).count, columns}, dtype);
+  return ctx.scratch.take({RowChunks(N, ctx.device).count, columns}, dtype);
 }
 
 // Calls body(begin, end, sums) for every chunk of rows, in parallel; `sums` is the chunk's own zeroed row of
 // `partial`.
 template <class W, class F> void sum_rows(Tensor partial, int64_t N, const F& body) {
-  const RowChunks chunks(N);
+  const RowChunks chunks(N, Device::cpu);
   const int64_t columns = partial.shape[1];
   check(partial.shape[0] == chunks.count, "sum_rows: one row of partial sums a chunk");
   W* partial_sums = partial.as<W>();

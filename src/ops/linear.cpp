@@ -1,6 +1,6 @@
 #include "ops/linear.h"
 
-#include "core/parallel.h"
+#include "ops/column_sums.h"
 #include "ops/gemm.h"
 
 namespace keen::ops {
@@ -29,7 +29,7 @@ void linear_backward(Context& ctx, const LinearBackward& args) {
   gemm(ctx, {.c = args.dw, .a = args.dy, .b = args.x, .transpose_a = true, .accumulate = true});
   if (!args.dbias) return;
   ScratchScope scope(ctx);
-  const Tensor partial = ctx.scratch.take({(rows + kBiasChunkRows - 1) / kBiasChunkRows, out}, wide(type));
+  const Tensor partial = take_partial_sums(ctx, rows, out, wide(type));
   on_device(ctx, [&]<Device D>() { add_column_sums_on<D>(ctx, args.dbias, args.dy, partial); });
 }
 
@@ -37,26 +37,16 @@ template <> void add_column_sums_on<Device::cpu>(Context&, Tensor sums, ConstTen
   with_float_type(x.dtype, [&]<class T>() {
     using W = Wide<T>;
     const auto [rows, columns] = dims<2>(x);
-    const int64_t count = rows, width = columns, chunks = partial.shape[0];
+    const int64_t width = columns;
     const T* px = x.as<T>();
-    W *pp = partial.as<W>(), *ps = sums.as<W>();
-    parallel_for_each(chunks, [=](int64_t chunk, int64_t) {
-      W* __restrict sum = pp + chunk * width;
-      for (int64_t j = 0; j < width; ++j) sum[j] = 0;
-      const int64_t end = std::min((chunk + 1) * kBiasChunkRows, count);
-      for (int64_t i = chunk * kBiasChunkRows; i < end; ++i) {
+    sum_rows<W>(partial, rows, [=](int64_t begin, int64_t end, W* __restrict sum) {
+      for (int64_t i = begin; i < end; ++i) {
         const T* __restrict row = px + i * width;
 #pragma omp simd
         for (int64_t j = 0; j < width; ++j) sum[j] += W(row[j]);
       }
     });
-    parallel_for(width, 1 << 12, [=](int64_t begin, int64_t end) {
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        const W* __restrict part = pp + chunk * width;
-#pragma omp simd
-        for (int64_t j = begin; j < end; ++j) ps[j] += part[j];
-      }
-    });
+    add_partial_sums<W>(sums, partial, 0);
   });
 }
 

@@ -19,9 +19,8 @@ struct LinearBackward {
 };
 void linear_backward(Context& ctx, const LinearBackward& args);
 
-// The body of the bias gradient; linear.cpp defines Device::cpu, the .cu Device::cuda. `partial` (chunks of
-// rows, O) is scratch: sums over kBiasChunkRows rows each, which are then added in order.
-constexpr int64_t kBiasChunkRows = 256;
+// The body of the bias gradient; linear.cpp defines Device::cpu, the .cu Device::cuda. `partial` (chunks, O)
+// is scratch: sums over chunks of rows, which are then added in order (ops/column_sums.h).
 template <Device> void add_column_sums_on(Context& ctx, Tensor sums, ConstTensor x, Tensor partial);
 
 }  // namespace keen::ops
