@@ -90,8 +90,15 @@ void gemm(Context& ctx, const Gemm& args) {
     workspace_bytes = args.a.dtype == DType::f64 ? 0 : onednn_workspace_bytes(ctx, args);
   }
   ScratchScope scope(ctx);
+  Gemm product = args;
+  if (ctx.device == Device::cuda && args.bias && args.bias.dtype != args.c.dtype) {
+    // cuBLASLt adds a bias of c's type alone. It is rounded before the sum is.
+    const Tensor rounded = ctx.scratch.take(args.bias.shape, args.c.dtype);
+    convert(ctx, rounded, args.bias);
+    product.bias = rounded;
+  }
   const Tensor workspace = ctx.scratch.take({(workspace_bytes + 3) / 4}, DType::i32);
-  on_device(ctx, [&]<Device D>() { gemm_on<D>(ctx, args, workspace); });
+  on_device(ctx, [&]<Device D>() { gemm_on<D>(ctx, product, workspace); });
 }
 
 bool fast_bf16(Device device) { return device == Device::cuda || onednn_has_bf16(); }

@@ -16,7 +16,8 @@ struct Gemm {
 
 // c = op(a) op(b) + bias. float32 and bf16 run in the device's library, float64 in a plain loop. The
 // library's workspace comes from ctx.scratch. Rows of c do not depend on how many other rows there are beyond
-// rounding. All three sizes are at least 1; accumulate needs a c of the wide type; c may alias nothing. A
+// rounding. On CUDA the bias of a bf16 product is rounded to bf16 first, and ctx.time_gemms chooses the
+// algorithm. All three sizes are at least 1; accumulate needs a c of the wide type; c may alias nothing. A
 // processor without bf16 arithmetic multiplies bf16 operands as float32 copies in scratch: slower, and as
 // exact.
 void gemm(Context& ctx, const Gemm& args);
@@ -29,7 +30,7 @@ bool fast_bf16(Device device);
 constexpr int64_t kCudaGemmWorkspaceBytes = int64_t{32} << 20;
 
 // The body; gemm.cpp defines Device::cpu, the .cu Device::cuda. `workspace` is scratch memory for the
-// library.
+// library. On CUDA the bias is of c's type.
 template <Device> void gemm_on(Context& ctx, const Gemm& args, Tensor workspace);
 
 }  // namespace keen::ops

@@ -1,0 +1,309 @@
+#include "cublasLt.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "core/dtype.h"
+
+struct cublasLtContext {};
+struct cublasLtMatmulDescOpaque_t {
+  cublasComputeType_t compute;
+  cudaDataType scale;
+  cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  const void* bias = nullptr;
+};
+struct cublasLtMatrixLayoutOpaque_t {
+  cudaDataType type;
+  int64_t rows, columns, leading_dimension;
+};
+struct cublasLtMatmulPreferenceOpaque_t {
+  uint64_t workspace_bytes = 0;
+  uint32_t reduction_mask = CUBLASLT_REDUCTION_SCHEME_MASK;
+  uint32_t a_alignment = 256, b_alignment = 256, c_alignment = 256, d_alignment = 256;
+};
+
+namespace {
+
+using Layout = const cublasLtMatrixLayoutOpaque_t*;
+using Operation = const cublasLtMatmulDescOpaque_t*;
+
+// What distinguishes the algorithms, fastest first as heuristics go.
+struct Algorithm {
+  int64_t pieces;          // that the sum over k is cut into
+  uint32_t scheme;         // how the pieces are added
+  uint32_t alignment;      // of every matrix and of its columns
+  bool rounds_each_piece;  // to the type of d
+};
+constexpr Algorithm kAlgorithms[] = {{4, CUBLASLT_REDUCTION_SCHEME_INPLACE, 16, true},
+                                     {1, CUBLASLT_REDUCTION_SCHEME_NONE, 16, false},
+                                     {3, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 16, false},
+                                     {1, CUBLASLT_REDUCTION_SCHEME_NONE, 1, false},
+                                     {2, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 1, false}};
+constexpr uint64_t kMagic = 0x6b65656e67656d6d;
+
+const Algorithm* algorithm_of(const cublasLtMatmulAlgo_t& algorithm) {
+  if (algorithm.data[0] != kMagic || algorithm.data[1] >= std::size(kAlgorithms)) return nullptr;
+  return &kAlgorithms[algorithm.data[1]];
+}
+
+int64_t size_of_type(cudaDataType type) { return type == CUDA_R_16BF ? 2 : 4; }
+
+struct Sizes {
+  int64_t m, n, k;
+};
+
+// The sizes of a product, or why there is none.
+cublasStatus_t sizes_of(Operation operation, Layout a, Layout b, Layout c, Layout d, Sizes& sizes) {
+  if (operation == nullptr || a == nullptr || b == nullptr || c == nullptr || d == nullptr)
+    return CUBLAS_STATUS_INVALID_VALUE;
+  const bool ta = operation->transpose_a == CUBLAS_OP_T, tb = operation->transpose_b == CUBLAS_OP_T;
+  sizes = {ta ? a->columns : a->rows, tb ? b->rows : b->columns, ta ? a->rows : a->columns};
+  if ((tb ? b->columns : b->rows) != sizes.k) return CUBLAS_STATUS_INVALID_VALUE;
+  for (Layout x : {c, d})
+    if (x->rows != sizes.m || x->columns != sizes.n) return CUBLAS_STATUS_INVALID_VALUE;
+  for (Layout x : {a, b, c, d})
+    if (x->rows < 1 || x->columns < 1 || x->leading_dimension < x->rows) return CUBLAS_STATUS_INVALID_VALUE;
+  if (operation->compute != CUBLAS_COMPUTE_32F || operation->scale != CUDA_R_32F || a->type != b->type ||
+      c->type != d->type || (a->type == CUDA_R_32F && c->type == CUDA_R_16BF))
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (operation->epilogue != CUBLASLT_EPILOGUE_DEFAULT && operation->epilogue != CUBLASLT_EPILOGUE_BIAS)
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+bool columns_aligned(Layout x, uint32_t alignment) {
+  return x->leading_dimension * size_of_type(x->type) % alignment == 0;
+}
+
+cublasStatus_t fits(const Algorithm& algorithm, Layout a, Layout b, Layout c, const Sizes& sizes,
+                    size_t& workspace_bytes) {
+  for (Layout x : {a, b, c})
+    if (algorithm.alignment > 1 && !columns_aligned(x, algorithm.alignment))
+      return CUBLAS_STATUS_NOT_SUPPORTED;
+  workspace_bytes = algorithm.scheme == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
+                        ? static_cast<size_t>(algorithm.pieces * sizes.m * sizes.n) * sizeof(float)
+                        : 0;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+float read(const void* data, cudaDataType type, int64_t i) {
+  return type == CUDA_R_16BF ? static_cast<float>(static_cast<const keen::bf16*>(data)[i])
+                             : static_cast<const float*>(data)[i];
+}
+float rounded(float x, cudaDataType type) { return type == CUDA_R_16BF ? float(keen::bf16(x)) : x; }
+void write(void* data, cudaDataType type, int64_t i, float x) {
+  if (type == CUDA_R_16BF)
+    static_cast<keen::bf16*>(data)[i] = keen::bf16(x);
+  else
+    static_cast<float*>(data)[i] = x;
+}
+
+// op(x) with its rows contiguous, as floats.
+std::vector<float> gather(const void* data, Layout x, bool transpose) {
+  const int64_t rows = transpose ? x->columns : x->rows, columns = transpose ? x->rows : x->columns;
+  std::vector<float> values(static_cast<size_t>(rows * columns));
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j)
+      values[static_cast<size_t>(i * columns + j)] =
+          read(data, x->type, transpose ? j + i * x->leading_dimension : i + j * x->leading_dimension);
+  return values;
+}
+
+bool aligned(const void* pointer, uint32_t alignment) {
+  return reinterpret_cast<uintptr_t>(pointer) % alignment == 0;
+}
+
+template <class T> cublasStatus_t set_value(T& member, const void* value, size_t bytes) {
+  if (value == nullptr || bytes != sizeof member) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy(&member, value, sizeof member);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+}  // namespace
+
+size_t cublasLtGetVersion() { return 130100; }
+
+const char* cublasLtGetStatusString(cublasStatus_t status) {
+  switch (status) {
+    case CUBLAS_STATUS_SUCCESS:
+      return "CUBLAS_STATUS_SUCCESS";
+    case CUBLAS_STATUS_NOT_INITIALIZED:
+      return "CUBLAS_STATUS_NOT_INITIALIZED";
+    case CUBLAS_STATUS_INVALID_VALUE:
+      return "CUBLAS_STATUS_INVALID_VALUE";
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+      return "CUBLAS_STATUS_NOT_SUPPORTED";
+  }
+  return "unknown status";
+}
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
+  *handle = new cublasLtContext;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+  delete handle;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* operation, cublasComputeType_t compute,
+                                        cudaDataType scale) {
+  *operation = new cublasLtMatmulDescOpaque_t{.compute = compute, .scale = scale};
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation,
+                                              cublasLtMatmulDescAttributes_t attribute, const void* value,
+                                              size_t bytes) {
+  switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+      return set_value(operation->transpose_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+      return set_value(operation->transpose_b, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+      return set_value(operation->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+      return set_value(operation->bias, value, bytes);
+  }
+  return CUBLAS_STATUS_INVALID_VALUE;
+}
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t operation) {
+  delete operation;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type, uint64_t rows,
+                                          uint64_t columns, int64_t leading_dimension) {
+  *layout = new cublasLtMatrixLayoutOpaque_t{type, static_cast<int64_t>(rows), static_cast<int64_t>(columns),
+                                             leading_dimension};
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+  delete layout;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
+  *preference = new cublasLtMatmulPreferenceOpaque_t;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute,
+                                                    const void* value, size_t bytes) {
+  switch (attribute) {
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+      return set_value(preference->workspace_bytes, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+      return set_value(preference->reduction_mask, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
+      return set_value(preference->a_alignment, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
+      return set_value(preference->b_alignment, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
+      return set_value(preference->c_alignment, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
+      return set_value(preference->d_alignment, value, bytes);
+  }
+  return CUBLAS_STATUS_INVALID_VALUE;
+}
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
+  delete preference;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int most,
+                                              cublasLtMatmulHeuristicResult_t results[], int* count) {
+  *count = 0;
+  if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
+  Sizes sizes{};
+  if (const auto status = sizes_of(operation, a, b, c, d, sizes); status != CUBLAS_STATUS_SUCCESS)
+    return status;
+  const uint32_t alignment = std::min(
+      {preference->a_alignment, preference->b_alignment, preference->c_alignment, preference->d_alignment});
+  for (uint64_t i = 0; i < std::size(kAlgorithms) && *count < most; ++i) {
+    const Algorithm& algorithm = kAlgorithms[i];
+    size_t workspace_bytes = 0;
+    if (algorithm.alignment > alignment || (algorithm.scheme & ~preference->reduction_mask) != 0 ||
+        fits(algorithm, a, b, c, sizes, workspace_bytes) != CUBLAS_STATUS_SUCCESS ||
+        workspace_bytes > preference->workspace_bytes)
+      continue;
+    results[(*count)++] = {.algo = {{kMagic, i}},
+                           .workspaceSize = workspace_bytes,
+                           .state = CUBLAS_STATUS_SUCCESS,
+                           .wavesCount = 1,
+                           .reserved = {}};
+  }
+  return *count > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t* algorithm,
+                                       cublasLtMatmulHeuristicResult_t* result) {
+  if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
+  Sizes sizes{};
+  if (const auto status = sizes_of(operation, a, b, c, d, sizes); status != CUBLAS_STATUS_SUCCESS)
+    return status;
+  const Algorithm* known = algorithm_of(*algorithm);
+  if (known == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
+  *result = {};
+  result->algo = *algorithm;
+  result->state = fits(*known, a, b, c, sizes, result->workspaceSize);
+  return result->state;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void* alpha,
+                              const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
+                              cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
+                              cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
+                              const cublasLtMatmulAlgo_t* algorithm, void* workspace, size_t workspace_bytes,
+                              cudaStream_t) {
+  if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
+  Sizes sizes{};
+  if (const auto status = sizes_of(operation, a_layout, b_layout, c_layout, d_layout, sizes);
+      status != CUBLAS_STATUS_SUCCESS)
+    return status;
+  if (algorithm == nullptr || alpha == nullptr || beta == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
+  const Algorithm* known = algorithm_of(*algorithm);
+  size_t needed_bytes = 0;
+  if (known == nullptr ||
+      fits(*known, a_layout, b_layout, d_layout, sizes, needed_bytes) != CUBLAS_STATUS_SUCCESS ||
+      needed_bytes > workspace_bytes || (needed_bytes > 0 && workspace == nullptr))
+    return CUBLAS_STATUS_INVALID_VALUE;
+  for (const void* pointer : {a, b, c, static_cast<const void*>(d)})
+    if (pointer == nullptr || !aligned(pointer, known->alignment)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (c == d && c_layout->leading_dimension != d_layout->leading_dimension)
+    return CUBLAS_STATUS_INVALID_VALUE;
+  const bool biased = operation->epilogue == CUBLASLT_EPILOGUE_BIAS;
+  if (biased && operation->bias == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
+
+  const auto [m, n, k] = sizes;
+  const std::vector<float> left = gather(a, a_layout, operation->transpose_a == CUBLAS_OP_T),
+                           right = gather(b, b_layout, operation->transpose_b != CUBLAS_OP_T);
+  const float scale_ab = *static_cast<const float*>(alpha), scale_c = *static_cast<const float*>(beta);
+  auto* partial = static_cast<float*>(workspace);
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t i = 0; i < m; ++i) {
+      float sum = 0;
+      for (int64_t piece = 0; piece < known->pieces; ++piece) {
+        const int64_t begin = piece * k / known->pieces, end = (piece + 1) * k / known->pieces;
+        float of_piece = 0;
+        for (int64_t l = begin; l < end; ++l)
+          of_piece += left[static_cast<size_t>(i * k + l)] * right[static_cast<size_t>(j * k + l)];
+        if (needed_bytes > 0) partial[(piece * n + j) * m + i] = of_piece;
+        sum = known->rounds_each_piece ? rounded(sum + of_piece, d_layout->type) : sum + of_piece;
+      }
+      const int64_t at = i + j * d_layout->leading_dimension;
+      float y = scale_ab * sum;
+      // As in BLAS, c is not read when beta is 0: it may hold NaN.
+      if (scale_c != 0) y += scale_c * read(c, c_layout->type, i + j * c_layout->leading_dimension);
+      if (biased) y += read(operation->bias, d_layout->type, i);
+      write(d, d_layout->type, at, y);
+    }
+  return CUBLAS_STATUS_SUCCESS;
+}
