@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kWarps* cuda::kWarp)
   const int lane = static_cast<int>(threadIdx.x), warp = static_cast<int>(threadIdx.y);
   const int64_t chunk = blockIdx.x, first = static_cast<int64_t>(blockIdx.y) * kStrip,
                 column = first + lane * kVec;
-  const int64_t end = min((chunk + 1) * chunks.length, chunks.N);
+  const int64_t end = std::min((chunk + 1) * chunks.length, chunks.N);
   float sum[kVec] = {};
   if (column < columns) {
 #pragma unroll 4
