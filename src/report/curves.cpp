@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 
 namespace keen {
 
@@ -21,22 +22,17 @@ template <class P> Curve curve_of(const RunRecord& run, const std::vector<P>& po
   return curve;
 }
 
-// The first point of `points` at this step or later.
-template <class P> auto at_or_after(const std::vector<P>& points, int64_t step) {
-  return std::lower_bound(points.begin(), points.end(), step,
-                          [](const P& point, int64_t at) { return point.step < at; });
-}
-
-template <class P> std::optional<Point> between(const std::vector<P>& points, int64_t step) {
-  const auto after = at_or_after(points, step);
-  if (after == points.end()) return std::nullopt;
-  if (after->step == step) return *after;
-  const Point before = after == points.begin() ? Point{} : Point(*std::prev(after));
-  const double share = number(step - before.step) / number(after->step - before.step);
-  return Point{.step = step,
-               .tokens = before.tokens + std::llround(share * number(after->tokens - before.tokens)),
-               .seconds = before.seconds + share * (after->seconds - before.seconds),
-               .loss = std::nullopt};
+// One number for the finite y of all curves at each x, NaN where there is none.
+template <class Reduce> Curve over_heads(const std::vector<HeadCurve>& curves, Reduce&& reduce) {
+  std::map<double, std::vector<double>> values;
+  for (const HeadCurve& head : curves)
+    for (const CurvePoint& point : head.curve) {
+      auto& here = values[point.x];
+      if (std::isfinite(point.y)) here.push_back(point.y);
+    }
+  Curve curve;
+  for (const auto& [x, ys] : values) curve.push_back({x, ys.empty() ? kNaN : reduce(ys)});
+  return curve;
 }
 
 // The value below which this share of the sorted values lies, between two of them by a straight line.
@@ -63,11 +59,43 @@ std::optional<double> x_of(const RunRecord& run, const Point& point, Measure mea
   return std::nullopt;
 }
 
+Point beginning_of(const RunRecord& run) {
+  const auto& train = run.train;
+  const bool counts_on =
+      run.parent_step && run.origin.step == 0 && !train.empty() && train[0].step > *run.parent_step;
+  if (!counts_on) return {};
+  const int64_t steps = train.back().step - train[0].step;
+  const double tokens_per_step =
+      steps > 0 ? number(train.back().tokens - train[0].tokens) / number(steps) : 0;
+  return {
+      .step = *run.parent_step,
+      .tokens = train[0].tokens - std::llround(tokens_per_step * number(train[0].step - *run.parent_step)),
+      .seconds = 0,
+      .loss = std::nullopt};
+}
+
 std::optional<double> x_of_step(const RunRecord& run, int64_t step, Measure measure) {
-  if (step == 0) return x_of(run, Point{}, measure);
-  std::optional<Point> point = between(run.train, step);
-  if (!point) point = between(run.validation, step);
-  return point ? x_of(run, *point, measure) : std::nullopt;
+  const Point beginning = beginning_of(run);
+  if (step == beginning.step) return x_of(run, beginning, measure);
+  const auto inside = [&](const auto& points) -> std::optional<double> {
+    const auto after = std::lower_bound(points.begin(), points.end(), step,
+                                        [](const Point& point, int64_t at) { return point.step < at; });
+    if (after == points.end() || step < beginning.step) return std::nullopt;
+    const Point& before = after == points.begin() ? beginning : *std::prev(after);
+    const auto low = x_of(run, before, measure), high = x_of(run, *after, measure);
+    if (!low || !high) return std::nullopt;
+    return *low + number(step - before.step) / number(after->step - before.step) * (*high - *low);
+  };
+  const auto trained = inside(run.train);
+  return trained ? trained : inside(run.validation);
+}
+
+std::optional<size_t> parent_of(const std::vector<RunRecord>& runs, size_t fork) {
+  const std::filesystem::path& parent = runs[fork].parent_directory;
+  std::error_code ignored;
+  for (size_t i = 0; !parent.empty() && i < runs.size(); ++i)
+    if (i != fork && std::filesystem::equivalent(runs[i].path, parent, ignored)) return i;
+  return std::nullopt;
 }
 
 Curve train_curve(const RunRecord& run, Measure measure) { return curve_of(run, run.train, measure); }
@@ -91,18 +119,15 @@ std::vector<HeadCurve> head_curves(const RunRecord& run, std::vector<double> Lay
 }
 
 Curve mean_of(const std::vector<HeadCurve>& curves) {
-  std::map<double, std::pair<double, int64_t>> sums;
-  for (const HeadCurve& head : curves)
-    for (const CurvePoint& point : head.curve) {
-      auto& [sum, count] = sums[point.x];
-      if (!std::isfinite(point.y)) continue;
-      sum += point.y;
-      ++count;
-    }
-  Curve mean;
-  for (const auto& [x, sum] : sums)
-    mean.push_back({x, sum.second > 0 ? sum.first / number(sum.second) : kNaN});
-  return mean;
+  return over_heads(curves, [](const std::vector<double>& ys) {
+    return std::accumulate(ys.begin(), ys.end(), 0.0) / number(static_cast<int64_t>(ys.size()));
+  });
+}
+Curve lowest_of(const std::vector<HeadCurve>& curves) {
+  return over_heads(curves, [](const std::vector<double>& ys) { return std::ranges::min(ys); });
+}
+Curve highest_of(const std::vector<HeadCurve>& curves) {
+  return over_heads(curves, [](const std::vector<double>& ys) { return std::ranges::max(ys); });
 }
 
 Curve smoothed(const Curve& curve, double scale) {
@@ -145,9 +170,10 @@ std::optional<Extent> robust_range(std::vector<double> values, Cut cut) {
   std::erase_if(values, [](double value) { return !std::isfinite(value); });
   if (values.empty()) return std::nullopt;
   std::sort(values.begin(), values.end());
-  const double q10 = quantile(values, 0.1), q90 = quantile(values, 0.9), margin = (q90 - q10) / 4;
-  Extent range{values.front(), std::min(values.back(), q90 + margin)};
-  if (cut == Cut::both_sides) range.low = std::max(values.front(), q10 - margin);
+  const double q10 = quantile(values, 0.1), q90 = quantile(values, 0.9), q = q90 - q10;
+  Extent range{values.front(), values.back()};
+  if (cut == Cut::above) range.high = std::min(range.high, q90 + q / 4);
+  if (cut == Cut::both_sides) range = {std::max(range.low, q10 - q), std::min(range.high, q90 + q)};
   if (range.high > range.low) return range;
   // All values that count are equal: something around them.
   const double around = range.low == 0 ? 1 : std::abs(range.low) * 0.05;

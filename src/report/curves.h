@@ -24,13 +24,18 @@ using Curve = std::vector<CurvePoint>;
 // How far a run had come at a point, with what its ancestors had done (RunRecord::origin). Empty for FLOPs
 // where the model is not known.
 std::optional<double> x_of(const RunRecord& run, const Point& point, Measure measure);
-// The same at the end of a step, between two logged ones by a straight line. Empty outside of what was
-// logged; step 0 is the run's beginning.
+// Where a run's own counts began: 0, or of a fork that counts on from its parent, what that had done.
+Point beginning_of(const RunRecord& run);
+// x at the end of a step, between two logged ones (or the beginning) by a straight line. Empty outside of
+// what was logged.
 std::optional<double> x_of_step(const RunRecord& run, int64_t step, Measure measure);
 
 // Points whose x is not known are left out.
 Curve train_curve(const RunRecord& run, Measure measure);
 Curve validation_curve(const RunRecord& run, Measure measure);
+
+// The place in `runs` of the run that runs[fork] left, where that is among them.
+std::optional<size_t> parent_of(const std::vector<RunRecord>& runs, size_t fork);
 
 // A learned number of one head over training.
 struct HeadCurve {
@@ -41,8 +46,10 @@ struct HeadCurve {
 // &LayerScale::b.
 std::vector<HeadCurve> head_curves(const RunRecord& run, std::vector<double> LayerScale::*values,
                                    Measure measure);
-// At every x the mean over the curves that have a finite y there.
+// At every x the mean, lowest and highest y of the curves that have a finite one there.
 Curve mean_of(const std::vector<HeadCurve>& curves);
+Curve lowest_of(const std::vector<HeadCurve>& curves);
+Curve highest_of(const std::vector<HeadCurve>& curves);
 
 // Exponential smoothing in units of x, debiased, so that the first values are not drawn towards anything:
 //
@@ -58,14 +65,14 @@ double y_at(const Curve& curve, double x);
 // y - baseline(x) at the points of `curve` where both are finite.
 Curve difference(const Curve& curve, const Curve& baseline);
 
-// The range of y that is worth its ink: all finite values, but where a few of them would press the others
-// flat, no further than a quarter of the distance between the 10 % and the 90 % quantile beyond the latter
-// (the first steps of a loss, spikes). Below, nothing of a `loss` is cut off; of a difference it is alike.
-// Empty when no value is finite; never of extent 0.
+// The range of y that is worth its ink: of all finite values, or cut off where a few of them would press the
+// others flat. With q the distance between the 10 % and the 90 % quantile, `above` cuts what lies more than
+// q / 4 above the latter (the first steps of a loss, its spikes), and `both_sides` what lies more than q
+// outside of either (a difference). Empty when no value is finite; never of extent 0.
 struct Extent {
   double low = 0, high = 1;
 };
-enum class Cut : uint8_t { above, both_sides };
+enum class Cut : uint8_t { none, above, both_sides };
 std::optional<Extent> robust_range(std::vector<double> values, Cut cut);
 
 // A curve of many points in few: the range [low, high] of x is divided into `columns` equal parts, and of
@@ -78,6 +85,6 @@ Curve thinned(const Curve& curve, double low, double high, size_t columns);
 inline constexpr std::array<std::string_view, 7> kColours = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                              "#e69f00", "#56b4e9", "#000000"};
 // Strokes and blanks in pixels: what tells curves apart without colour.
-inline constexpr std::array<std::string_view, 5> kDashes = {"", "7 3", "2 2.5", "9 3 2 3", "12 4"};
+inline constexpr std::array<std::string_view, 5> kDashes = {"", "7 3", "2 2.5", "9 3 2 3", "9 3 2 3 2 3"};
 
 }  // namespace keen

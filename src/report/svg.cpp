@@ -72,8 +72,11 @@ void Svg::line(double x1, double y1, double x2, double y2, const LineStyle& styl
                        stroke(style));
 }
 
-// Each point relative to the one before, which is shorter; both are rounded first, so that errors do not add.
-void Svg::path(const std::vector<CurvePoint>& points, const LineStyle& style, std::string_view hint) {
+namespace {
+
+// The `d` of a path: each point relative to the one before, which is shorter; both are rounded first, so that
+// errors do not add.
+std::string path_data(const std::vector<CurvePoint>& points) {
   std::string data;
   long last_x = 0, last_y = 0;
   bool pen_down = false;
@@ -95,9 +98,22 @@ void Svg::path(const std::vector<CurvePoint>& points, const LineStyle& style, st
     last_x = x;
     last_y = y;
   }
+  return data;
+}
+
+}  // namespace
+
+void Svg::path(const std::vector<CurvePoint>& points, const LineStyle& style, std::string_view hint) {
+  const std::string data = path_data(points);
   if (data.empty()) return;
   body_ += fmt::format("<path d=\"{}\"{}", data, stroke(style));
   close("path", hint);
+}
+
+void Svg::area(const std::vector<CurvePoint>& points, std::string_view colour, double opacity) {
+  if (points.empty()) return;
+  body_ += fmt::format("<path d=\"{}z\" fill=\"{}\" fill-opacity=\"{:g}\"/>\n", path_data(points), colour,
+                       opacity);
 }
 
 void Svg::marker(Marker marker, double x, double y, double size, std::string_view colour,
@@ -145,15 +161,13 @@ void Svg::text(double x, double y, std::string_view text, const TextStyle& style
   body_ += fmt::format(">{}</text>\n", xml_escaped(text));
 }
 
+// An inner picture clips what is outside of it, and needs no name that another picture could have too.
 void Svg::begin_clip(double x, double y, double width, double height) {
-  ++clips_;
-  body_ += fmt::format(
-      "<clipPath id=\"c{0}\"><rect x=\"{1}\" y=\"{2}\" width=\"{3}\" height=\"{4}\"/></clipPath>\n"
-      "<g clip-path=\"url(#c{0})\">\n",
-      clips_, px(x), px(y), px(width), px(height));
+  body_ += fmt::format("<svg x=\"{0}\" y=\"{1}\" width=\"{2}\" height=\"{3}\" viewBox=\"{0} {1} {2} {3}\">\n",
+                       px(x), px(y), px(width), px(height));
 }
 
-void Svg::end_clip() { body_ += "</g>\n"; }
+void Svg::end_clip() { body_ += "</svg>\n"; }
 
 std::string Svg::str() const {
   return fmt::format(
@@ -186,8 +200,8 @@ std::string tick_text(double value, int decimals) {
   return value < 0 && !zero ? "\xE2\x88\x92" + text : text;
 }
 
-Panel::Panel(Svg& svg, double left, double top, double right, double bottom, Extent x, Extent y)
-    : svg_(svg), left_(left), top_(top), right_(right), bottom_(bottom), x_(x), y_(y) {
+Panel::Panel(double left, double top, double right, double bottom, Extent x, Extent y)
+    : left_(left), top_(top), right_(right), bottom_(bottom), x_(x), y_(y) {
   check(x.high > x.low && y.high > y.low, "Panel: an extent of x and of y");
 }
 
@@ -201,35 +215,46 @@ bool Panel::contains(double x, double y) const {
   return x >= x_.low && x <= x_.high && y >= y_.low && y <= y_.high;
 }
 
-void Panel::axes(const Axes& axes) {
+void Panel::axes(Svg& svg, const Axes& axes) const {
   const Ticks across = ticks_of(x_.low / axes.x_unit, x_.high / axes.x_unit, axes.x_ticks);
   const Ticks up = ticks_of(y_.low, y_.high, axes.y_ticks);
   for (const double value : up.values) {
-    svg_.line(left_, y(value), right_, y(value), {.colour = kGrid});
+    svg.line(left_, y(value), right_, y(value), {.colour = kGrid});
     if (axes.y_labels)
-      svg_.text(left_ - 7, y(value) + 0.35 * axes.text_size, tick_text(value, up.decimals),
-                {.size = axes.text_size, .colour = kWords, .anchor = Anchor::end});
+      svg.text(left_ - 7, y(value) + 0.35 * axes.text_size, tick_text(value, up.decimals),
+               {.size = axes.text_size, .colour = kWords, .anchor = Anchor::end});
   }
   for (const double value : across.values) {
     const double at = x(value * axes.x_unit);
-    svg_.line(at, bottom_, at, bottom_ + 4, {.colour = kAxis});
+    svg.line(at, bottom_, at, bottom_ + 4, {.colour = kAxis});
     if (axes.x_labels)
-      svg_.text(at, bottom_ + 6 + axes.text_size, tick_text(value, across.decimals),
-                {.size = axes.text_size, .colour = kWords, .anchor = Anchor::middle});
+      svg.text(at, bottom_ + 6 + axes.text_size, tick_text(value, across.decimals),
+               {.size = axes.text_size, .colour = kWords, .anchor = Anchor::middle});
   }
-  svg_.line(left_, bottom_, right_, bottom_, {.colour = kAxis});
+  svg.line(left_, bottom_, right_, bottom_, {.colour = kAxis});
 }
 
-void Panel::curve(const Curve& curve, const LineStyle& style, size_t columns, std::string_view hint) {
+std::vector<CurvePoint> Panel::pixels(const Curve& curve, size_t columns) const {
   std::vector<CurvePoint> pixels;
   // Far outside is as good as outside, and shorter to write.
   const double far = bottom_ - top_;
   for (const CurvePoint& point : thinned(curve, x_.low, x_.high, columns))
     pixels.push_back(
         {x(point.x), std::isfinite(point.y) ? std::clamp(y(point.y), top_ - far, bottom_ + far) : point.y});
-  svg_.begin_clip(left_, top_ - 1, right_ - left_ + 1, bottom_ - top_ + 2);
-  svg_.path(pixels, style, hint);
-  svg_.end_clip();
+  return pixels;
+}
+
+void Panel::curve(Svg& svg, const Curve& curve, const LineStyle& style, size_t columns,
+                  std::string_view hint) const {
+  svg.path(pixels(curve, columns), style, hint);
+}
+
+void Panel::band(Svg& svg, const Curve& low, const Curve& high, std::string_view colour,
+                 size_t columns) const {
+  std::vector<CurvePoint> around = pixels(high, columns), back = pixels(low, columns);
+  around.insert(around.end(), back.rbegin(), back.rend());
+  std::erase_if(around, [](const CurvePoint& point) { return !std::isfinite(point.y); });
+  svg.area(around, colour, 0.25);
 }
 
 }  // namespace keen

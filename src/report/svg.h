@@ -38,24 +38,31 @@ class Svg {
   // `title` says what the picture shows, to those who cannot see it.
   Svg(double width, double height, std::string_view title);
 
+  double height() const { return height_; }
   void line(double x1, double y1, double x2, double y2, const LineStyle& style);
   // Points whose y is not finite interrupt the line; one between two interruptions is a dot.
   void path(const std::vector<CurvePoint>& points, const LineStyle& style, std::string_view hint = "");
+  // The inside of a closed line, whose points have finite y.
+  void area(const std::vector<CurvePoint>& points, std::string_view colour, double opacity);
   void marker(Marker marker, double x, double y, double size, std::string_view colour,
               std::string_view hint = "");
   void text(double x, double y, std::string_view text, const TextStyle& style = {});
-  // What is drawn until `end_clip` shows only inside this rectangle.
-  void begin_clip(double x, double y, double width, double height);
-  void end_clip();
+  // What `draw` draws shows only inside this rectangle.
+  template <class Draw> void clipped(double x, double y, double width, double height, Draw&& draw) {
+    begin_clip(x, y, width, height);
+    draw();
+    end_clip();
+  }
 
   std::string str() const;  // a whole file
 
  private:
+  void begin_clip(double x, double y, double width, double height);
+  void end_clip();
   void close(std::string_view element, std::string_view hint);
 
   double width_, height_;
   std::string title_, body_;
-  int clips_ = 0;
 };
 
 // Round values inside [low, high] at steps of 1, 2 or 5 times a power of ten, about `count` of them, and how
@@ -72,7 +79,7 @@ std::string tick_text(double value, int decimals);
 class Panel {
  public:
   // The pixels of its corners, and the data there.
-  Panel(Svg& svg, double left, double top, double right, double bottom, Extent x, Extent y);
+  Panel(double left, double top, double right, double bottom, Extent x, Extent y);
 
   double x(double value) const;  // to pixels; values outside the extent lie outside the panel
   double y(double value) const;
@@ -89,12 +96,21 @@ class Panel {
     double text_size = 12;
   };
   // A faint grid, and the ticks' labels below and to the left.
-  void axes(const Axes& axes);
-  // A curve, thinned to at most `columns` columns, clipped to the panel.
-  void curve(const Curve& curve, const LineStyle& style, size_t columns, std::string_view hint = "");
+  void axes(Svg& svg, const Axes& axes) const;
+  // What `draw` draws shows only inside of the panel.
+  template <class Draw> void clipped(Svg& svg, Draw&& draw) const {
+    svg.clipped(left_, top_ - 1, right_ - left_ + 1, bottom_ - top_ + 2, draw);
+  }
+  // A curve, thinned to at most `columns` columns.
+  void curve(Svg& svg, const Curve& curve, const LineStyle& style, size_t columns,
+             std::string_view hint = "") const;
+
+  // What lies between two curves.
+  void band(Svg& svg, const Curve& low, const Curve& high, std::string_view colour, size_t columns) const;
 
  private:
-  Svg& svg_;
+  std::vector<CurvePoint> pixels(const Curve& curve, size_t columns) const;
+
   double left_, top_, right_, bottom_;
   Extent x_, y_;
 };

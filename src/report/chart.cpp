@@ -1,0 +1,151 @@
+#include "report/chart.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/console.h"
+
+namespace keen {
+
+namespace {
+
+constexpr double kWidth = 760, kLeft = 58, kRight = 20,
+                 kTop = 48;  // of the picture; kTop: the legend's first row
+constexpr double kPanelHeight = 320, kLegendRow = 20, kBelow = 68;  // kBelow: tick labels, x label, notes
+constexpr double kNarrowGap = 14, kCaption = 26;                    // between the panels of a grid
+constexpr std::string_view kFaint = "#6a6a6a";
+
+// Room for curves in a file, and about what a curve and each of its points take.
+constexpr size_t kCurvesBytes = 165'000, kCurveBytes = 170, kPointBytes = 9;
+
+// 10^3, 10^6, ... in small raised digits.
+constexpr std::array<std::string_view, 10> kPowers = {
+    "FLOPs",        "FLOPs (10³)",  "FLOPs (10⁶)",  "FLOPs (10⁹)",  "FLOPs (10¹²)",
+    "FLOPs (10¹⁵)", "FLOPs (10¹⁸)", "FLOPs (10²¹)", "FLOPs (10²⁴)", "FLOPs (10²⁷)"};
+
+double entry_width(const Look& look) { return 36 + text_width(shortened(look.name, 80), 13) + 22; }
+
+size_t legend_rows(const std::vector<Look>& looks) {
+  double x = kLeft;
+  size_t rows = 1;
+  for (const Look& look : looks) {
+    if (x > kLeft && x + entry_width(look) > kWidth) x = kLeft, ++rows;
+    x += entry_width(look);
+  }
+  return rows;
+}
+
+// How many panels lie side by side, how high one is, and how high all are.
+struct Grid {
+  size_t columns, rows;
+  double panel_height, caption, height;
+};
+Grid grid_of(size_t panels) {
+  const size_t columns = panels <= 1 ? 1 : panels <= 4 ? 2 : panels <= 9 ? 3 : 4;
+  const size_t rows = (panels + columns - 1) / columns;
+  const double panel = panels <= 1    ? kPanelHeight
+                       : columns == 2 ? 150
+                                      : 112,
+               caption = panels <= 1 ? 0 : kCaption;
+  return {columns, rows, panel, caption, static_cast<double>(rows) * (panel + caption)};
+}
+
+double height_of(const ChartPlan& plan) {
+  return kTop + static_cast<double>(legend_rows(plan.looks)) * kLegendRow +
+         grid_of(plan.captions.size()).height + kBelow;
+}
+
+}  // namespace
+
+std::vector<Look> looks_of(const Comparison& comparison) {
+  constexpr std::array kMarkers = {Marker::circle, Marker::square, Marker::triangle, Marker::diamond,
+                                   Marker::down_triangle};
+  std::vector<Look> looks;
+  for (size_t i = 0; i < comparison.runs.size(); ++i)
+    looks.push_back({comparison.summaries[i].label, kColours[i % kColours.size()],
+                     kDashes[i % kDashes.size()], kMarkers[i % kMarkers.size()]});
+  return looks;
+}
+
+Unit unit_of(Measure measure, double highest) {
+  if (measure == Measure::seconds) {
+    if (highest < 300) return {1, "training time (seconds)"};
+    if (highest < 3 * 3600) return {60, "training time (minutes)"};
+    return highest < 3 * 86400 ? Unit{3600, "training time (hours)"} : Unit{86400, "training time (days)"};
+  }
+  if (measure == Measure::flops) {
+    const double power = std::clamp(std::floor(std::log10(std::max(highest, 1.0)) / 3), 0.0, 9.0);
+    return {std::pow(1000.0, power), std::string(kPowers[static_cast<size_t>(power)])};
+  }
+  const std::string name(kMeasureNames[static_cast<size_t>(measure)]);
+  if (highest >= 2e12) return {1e12, name + " (trillions)"};
+  if (highest >= 2e9) return {1e9, name + " (billions)"};
+  if (highest >= 2e6) return {1e6, name + " (millions)"};
+  return highest >= 2e4 ? Unit{1e3, name + " (thousands)"} : Unit{1, name};
+}
+
+std::string amount_text(Measure measure, double amount) {
+  if (measure == Measure::seconds) return duration(amount);
+  if (measure == Measure::flops) return fmt::format("{:.2g} FLOPs", amount);
+  return fmt::format("{} {}", short_count(amount), kMeasureNames[static_cast<size_t>(measure)]);
+}
+
+size_t columns_for(size_t curves) {
+  const size_t bytes = kCurvesBytes / std::max<size_t>(curves, 1);
+  const size_t points = bytes > kCurveBytes ? (bytes - kCurveBytes) / kPointBytes : 0;
+  return std::clamp<size_t>(points / 4, 3, static_cast<size_t>(kWidth - kLeft - kRight));
+}
+
+Chart::Chart(const ChartPlan& plan) : svg(kWidth, height_of(plan), plan.title), note_x_(kLeft) {
+  svg.text(kLeft, 24, plan.title, {.size = 15, .bold = true});
+  grid(plan, legend(plan));
+  svg.text((kLeft + kWidth - kRight) / 2, svg.height() - kBelow + 38, plan.unit.label,
+           {.anchor = Anchor::middle});
+}
+
+// Names side by side, in as many rows as they take. Returns where the panels begin.
+double Chart::legend(const ChartPlan& plan) {
+  double x = kLeft, y = kTop;
+  for (const Look& look : plan.looks) {
+    if (x > kLeft && x + entry_width(look) > kWidth) x = kLeft, y += kLegendRow;
+    svg.line(x, y, x + 28, y, {.colour = look.colour, .width = 2.2, .dash = look.dash});
+    if (plan.markers) svg.marker(look.marker, x + 14, y, 8, look.colour);
+    svg.text(x + 36, y + 4.5, shortened(look.name, 80));
+    x += entry_width(look);
+  }
+  return y + kLegendRow;
+}
+
+void Chart::grid(const ChartPlan& plan, double top) {
+  const Grid grid = grid_of(plan.captions.size());
+  const double width =
+      (kWidth - kLeft - kRight + kNarrowGap) / static_cast<double>(grid.columns) - kNarrowGap;
+  for (size_t i = 0; i < plan.captions.size(); ++i) {
+    const size_t row = i / grid.columns, column = i % grid.columns;
+    const double left = kLeft + static_cast<double>(column) * (width + kNarrowGap);
+    const double upper = top + static_cast<double>(row) * (grid.panel_height + grid.caption) + grid.caption;
+    const Panel panel(left, upper, left + width, upper + grid.panel_height, plan.x, plan.y);
+    const bool lowest = i + grid.columns >= plan.captions.size(), alone = plan.captions.size() == 1;
+    panel.axes(svg, {.x_ticks = alone ? 7 : 3,
+                     .y_ticks = alone ? 6 : 4,
+                     .x_labels = lowest,
+                     .y_labels = column == 0,
+                     .x_unit = plan.unit.factor,
+                     .text_size = alone ? 12.0 : 11.0});
+    if (!alone) svg.text(left, upper - 5, plan.captions[i], {.size = 12, .colour = kFaint});
+    panels.push_back(panel);
+  }
+}
+
+void Chart::note(std::string_view words) {
+  svg.text(note_x_, svg.height() - 10, words, {.size = 11, .colour = kFaint});
+  note_x_ += text_width(words, 11) + 16;
+}
+
+void Chart::note(Marker marker, std::string_view words) {
+  svg.marker(marker, note_x_ + 4, svg.height() - 14, 8, kFaint);
+  note_x_ += 14;
+  note(words);
+}
+
+}  // namespace keen

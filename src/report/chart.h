@@ -1,0 +1,60 @@
+// A chart: one panel or a grid of them under a title and a legend, with notes below; and how runs look in it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "report/compare.h"
+#include "report/curves.h"
+#include "report/svg.h"
+
+namespace keen {
+
+// A run in every figure of a comparison, told apart by colour, dash and marker alike.
+struct Look {
+  std::string name;
+  std::string_view colour, dash;
+  Marker marker;
+};
+std::vector<Look> looks_of(const Comparison& comparison);
+
+// What ticks count: `factor` of x make one.
+struct Unit {
+  double factor = 1;
+  std::string label;  // "tokens (millions)"
+};
+Unit unit_of(Measure measure, double highest);
+// An amount of x in words: "41k tokens", "3 min 05 s".
+std::string amount_text(Measure measure, double amount);
+
+// A number of columns for Panel::curve with which this many curves stay well below 200 kB.
+size_t columns_for(size_t curves);
+
+struct ChartPlan {
+  std::string title;
+  std::vector<Look> looks;  // the legend
+  bool markers = false;     // whether the legend shows them
+  Extent x, y;
+  Unit unit;
+  std::vector<std::string> captions = {""};  // of the panels, row by row; all of them have the same axes
+};
+
+class Chart {
+ public:
+  explicit Chart(const ChartPlan& plan);  // draws all but curves
+
+  Svg svg;
+  std::vector<Panel> panels;
+
+  // Below the panels, side by side: words, with the marker that they explain.
+  void note(std::string_view words);
+  void note(Marker marker, std::string_view words);
+
+ private:
+  double legend(const ChartPlan& plan);
+  void grid(const ChartPlan& plan, double top);
+
+  double note_x_;
+};
+
+}  // namespace keen
