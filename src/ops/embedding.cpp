@@ -4,6 +4,21 @@
 
 namespace keen::ops {
 
+namespace {
+
+TokenOrder take_token_order(Context& ctx, int64_t N, int64_t C) {
+  if (ctx.device == Device::cpu) return {};
+  const auto parts = [N](int64_t length) { return (N + length - 1) / length; };
+  TokenOrder order;
+  order.ids = ctx.scratch.take({2, N}, DType::i32);
+  order.rows = ctx.scratch.take({2, N}, DType::i32);
+  order.counts = ctx.scratch.take({kSortDigits, parts(kSortTile)}, DType::i32);
+  order.border = ctx.scratch.take({parts(kRun), 2, C}, DType::f32);
+  return order;
+}
+
+}  // namespace
+
 void embedding(Context& ctx, const Embedding& args) {
   const auto [rows, width] = dims<2>(args.y);
   const auto [vocabulary, tokens_width] = dims<2>(args.tokens);
@@ -29,7 +44,9 @@ void embedding_backward(Context& ctx, const EmbeddingBackward& args) {
     expect(args.dpositions, {count, width}, wide(args.dy.dtype), "embedding_backward: dpositions (P, C)");
     check(args.T <= count, "embedding_backward: T must be at most P");
   }
-  on_device(ctx, [&]<Device D>() { embedding_backward_on<D>(ctx, args); });
+  ScratchScope scope(ctx);
+  const TokenOrder order = take_token_order(ctx, rows, width);
+  on_device(ctx, [&]<Device D>() { embedding_backward_on<D>(ctx, args, order); });
 }
 
 template <> void embedding_on<Device::cpu>(Context&, const Embedding& args) {
@@ -57,7 +74,8 @@ template <> void embedding_on<Device::cpu>(Context&, const Embedding& args) {
 
 // Each thread owns a range of columns of both tables and walks over all rows: no two threads write one
 // element, and every element sums its rows in ascending order.
-template <> void embedding_backward_on<Device::cpu>(Context&, const EmbeddingBackward& args) {
+template <>
+void embedding_backward_on<Device::cpu>(Context&, const EmbeddingBackward& args, const TokenOrder&) {
   with_float_type(args.dy.dtype, [&]<class T>() {
     using W = Wide<T>;
     const auto [rows, columns] = dims<2>(args.dy);

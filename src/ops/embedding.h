@@ -17,16 +17,28 @@ struct Embedding {
 void embedding(Context& ctx, const Embedding& args);
 
 struct EmbeddingBackward {
-  Tensor dtokens;  // (V, C)  wide; added to, rows in ascending order: the same bits on any number of threads
+  Tensor dtokens;  // (V, C)  wide; added to, in an order that depends on ids alone: rows ascending on the CPU
   Tensor dpositions;  // (P, C)  wide; added to; optional
   ConstTensor dy;     // (N, C)
   ConstTensor ids;    // (N)
   int64_t T;
 };
+// Scratch on CUDA: TokenOrder.
 void embedding_backward(Context& ctx, const EmbeddingBackward& args);
+
+// What CUDA needs to sort rows by token and to add those of one token in parallel: about 20 bytes a row and a
+// sixteenth of dy's elements. Empty on the CPU, whose threads divide the columns instead.
+struct TokenOrder {
+  Tensor ids, rows;  // (2, N)                  int32; from and to of a pass of the sort
+  Tensor counts;     // (kSortDigits, tiles)    int32; tiles of kSortTile rows
+  Tensor border;  // (runs, 2, C)            float32; sums of tokens that reach over the ends of a run of kRun
+                  // rows
+};
+constexpr int kSortDigits = 256, kSortTile = 2048, kRun = 32;
 
 // The bodies; the .cpp defines Device::cpu, the .cu Device::cuda.
 template <Device> void embedding_on(Context& ctx, const Embedding& args);
-template <Device> void embedding_backward_on(Context& ctx, const EmbeddingBackward& args);
+template <Device>
+void embedding_backward_on(Context& ctx, const EmbeddingBackward& args, const TokenOrder& order);
 
 }  // namespace keen::ops

@@ -9,7 +9,7 @@ namespace keen::ops {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMostBackwardThreads = 384;  // two such blocks share the registers of a multiprocessor
+constexpr int kMostBackwardThreads = 320;  // two such blocks share the registers of a multiprocessor
 
 // What both directions know of a row.
 struct Rotation {
