@@ -16,53 +16,73 @@ class CompareCommand final : public Command {
     add_option("--baseline", baseline_, "The run that the others are measured against (the first one)")
         ->type_name("RUN");
     add_option("--target-loss", target_loss_,
-               "Also show the tokens that each run took to this validation loss")
-        ->type_name("LOSS");
+               "Validation loss to reach (the baseline's final one): tokens and time that each run took")
+        ->type_name("LOSS")
+        ->check(positive());
     add_flag("--json", json_, "Print one JSON document");
+    add_flag("--assert-equal", assert_equal_,
+             "Fail (exit code 3) unless all runs logged the losses of the baseline, step by step");
+    add_option("--tolerance", tolerance_, "Largest difference of two losses that counts as equal (0)")
+        ->type_name("X")
+        ->check(within(0, 1e300))
+        ->needs("--assert-equal");
     footer(
-        "A number with ~ lies on the straight line between two validation points. Nothing is "
-        "extrapolated: runs are compared at the largest token count that all have reached.");
+        "Numbers with ~ lie on the straight line between two validation points; nothing is extrapolated. "
+        "Runs "
+        "that differ only in their seeds share a column: mean and standard deviation.");
   }
 
   void run() override {
-    std::vector<std::filesystem::path> paths(paths_.begin(), paths_.end());
-    const auto same = [](const std::filesystem::path& a, const std::filesystem::path& b) {
+    Comparison comparison = compare_runs(read_runs(), baseline_index_, target_loss_);
+    if (assert_equal_) {
+      if (comparison.runs.size() < 2) fail(Exit::usage, "compare: --assert-equal needs two runs or more");
+      comparison.equality = compare_losses(comparison.runs, comparison.baseline, tolerance_);
+    }
+    if (json_)
+      write_out(json_pages(comparison_json(comparison)) + "\n");
+    else
+      write_out(comparison_text(comparison, colour_wanted(stdout)));
+    if (!comparison.equality) return;
+    if (comparison.equality->difference) fail(Exit::data, "{}", equality_text(comparison));
+    write_err(equality_text(comparison) + "\n");
+  }
+
+ private:
+  // What cannot be read is told and left out, as long as something is left and nothing is asserted of it.
+  std::vector<RunRecord> read_runs() {
+    namespace fs = std::filesystem;
+    std::vector<fs::path> paths(paths_.begin(), paths_.end());
+    const auto same = [](const fs::path& a, const fs::path& b) {
       std::error_code ignored;
-      return std::filesystem::equivalent(a, b, ignored) || a.lexically_normal() == b.lexically_normal();
+      return fs::equivalent(a, b, ignored) || a.lexically_normal() == b.lexically_normal();
     };
-    std::vector<RunRecord> runs;
-    std::string last_problem;
-    size_t baseline = 0;
     const bool named = !baseline_.empty();
-    const bool listed =
-        std::any_of(paths.begin(), paths.end(), [&](const auto& path) { return same(path, baseline_); });
-    if (named && !listed) paths.insert(paths.begin(), baseline_);
+    const auto is_baseline = [&](const fs::path& path) { return named && same(path, baseline_); };
+    if (named && std::none_of(paths.begin(), paths.end(), is_baseline))
+      paths.insert(paths.begin(), baseline_);
+    std::vector<RunRecord> runs;
+    bool found = false;
     for (const auto& path : paths) {
       try {
         runs.push_back(read_run(path));
-        if (named && same(path, baseline_)) baseline = runs.size() - 1;
+        if (is_baseline(path) && !std::exchange(found, true)) baseline_index_ = runs.size() - 1;
       } catch (const Error& error) {
-        if (named && same(path, baseline_)) throw;
-        last_problem = error.what();
-        write_warning(last_problem);
+        if (is_baseline(path) || assert_equal_) throw;
+        write_warning(error.what());
       }
     }
     if (runs.empty()) fail(Exit::data, "compare: none of the runs could be read");
     for (const RunRecord& run : runs)
       for (const std::string& problem : run.problems) write_warning(problem);
-
-    const Comparison comparison = compare_runs(std::move(runs), baseline, target_loss_);
-    if (json_)
-      write_out(json_pages(comparison_json(comparison)) + "\n");
-    else
-      write_out(comparison_text(comparison, colour_wanted(stdout)));
+    return runs;
   }
 
- private:
   std::vector<std::string> paths_;
   std::string baseline_;
   std::optional<double> target_loss_;
-  bool json_ = false;
+  double tolerance_ = 0;
+  bool json_ = false, assert_equal_ = false;
+  size_t baseline_index_ = 0;
 };
 
 }  // namespace

@@ -1,173 +1,246 @@
 #include "report/compare.h"
 
 #include <algorithm>
-#include <functional>
+#include <cmath>
 #include <set>
 
 #include "core/console.h"
+#include "report/compare_columns.h"
 
 namespace keen {
 
 namespace {
 
-constexpr const char* kNone = "-";
-constexpr size_t kNarrowestColumn = 12;
-
-// Every leaf of a config by its dotted key; lists are leaves.
-void flatten(const Json& value, const std::string& key,
-             std::vector<std::pair<std::string, std::string>>& out) {
-  if (!value.is_object()) return out.emplace_back(key, json_line(value)), void();
-  for (const auto& [name, inner] : value.items()) flatten(inner, key.empty() ? name : key + "." + name, out);
-}
-
-// The names of the runs, made different by more of the path where two are the same.
+// The names of the runs, made different by more of the path, and in the end by a number.
 std::vector<std::string> labels_of(const std::vector<RunRecord>& runs) {
   std::vector<std::string> labels;
+  std::set<std::string> taken;
   for (const RunRecord& run : runs) {
     const bool twice =
         std::count_if(runs.begin(), runs.end(), [&](const RunRecord& r) { return r.name == run.name; }) > 1;
-    labels.push_back(twice ? run.path.lexically_normal().string() : run.name);
+    const std::string first = twice ? run.path.lexically_normal().string() : run.name;
+    std::string label = first;
+    for (int copy = 2; !taken.insert(label).second; ++copy) label = fmt::format("{} ({})", first, copy);
+    labels.push_back(label);
   }
   return labels;
 }
 
-std::string loss_text(std::optional<double> loss, bool exact = true) {
-  return loss ? fmt::format("{}{:.4f}", exact ? "" : "~", *loss) : kNone;
+template <class T> Measured measured(const std::optional<T>& value, const char* why) {
+  return value ? Measured{static_cast<double>(*value), true, ""} : Measured{std::nullopt, true, why};
 }
 
-std::string count_text(std::optional<int64_t> count) {
-  return count ? short_count(static_cast<double>(*count)) : kNone;
+Measured train_loss_of(const RunRecord& run) {
+  if (run.train.empty()) return {std::nullopt, true, "none yet"};
+  double sum = 0;
+  int64_t count = 0;
+  for (auto point = run.train.rbegin(); point != run.train.rend() && count < kTrainLossRows; ++point) {
+    if (!point->loss) continue;
+    sum += *point->loss;
+    ++count;
+  }
+  if (count == 0) return {std::nullopt, true, "not finite"};
+  return {sum / static_cast<double>(count), true, ""};
 }
 
-// A line of the table: a label, and a cell for every run.
-struct Line {
-  std::string label;
-  std::function<std::string(const RunRecord&)> cell;
-};
-
-std::string steps_text(const RunRecord& run) {
-  if (!run.steps) return kNone;
-  if (!run.planned_steps || *run.planned_steps == *run.steps) return with_commas(*run.steps);
-  return fmt::format("{} of {}", with_commas(*run.steps), with_commas(*run.planned_steps));
-}
-
-std::string last_validation_text(const RunRecord& run) {
-  if (run.validation.empty()) return kNone;
-  return run.validation.back().loss ? loss_text(run.validation.back().loss) : "not finite";
-}
-
-std::vector<Line> lines_of(const Comparison& comparison) {
-  const RunRecord& baseline = comparison.runs[comparison.baseline];
-  std::vector<Line> lines = {
-      {"steps", steps_text},
-      {"tokens", [](const RunRecord& run) { return count_text(run.tokens); }},
-      {"time", [](const RunRecord& run) { return run.elapsed_s ? duration(*run.elapsed_s) : kNone; }},
-      {"parameters", [](const RunRecord& run) { return count_text(run.parameters); }},
-      {"tokens/s",
-       [](const RunRecord& run) { return run.tokens_per_s ? short_count(*run.tokens_per_s) : kNone; }},
-      {"final val. loss", last_validation_text},
-      {"best val. loss", [](const RunRecord& run) { return loss_text(run.best_validation()); }},
+// Why a run has no validation loss at all.
+const char* without_validation(const RunRecord& run) {
+  if (!run.validation.empty()) return "not finite";
+  if (!run.config.is_object()) return "none";
+  const auto part = [&](const char* name, const char* key) {
+    const auto object = run.config.find(name);
+    return object != run.config.end() && object->is_object() ? object->value(key, Json()) : Json();
   };
-  if (comparison.common_tokens) {
-    lines.push_back(
-        {fmt::format("at {} tokens", count_text(comparison.common_tokens)), [&](const RunRecord& run) {
-           const auto at = comparison.loss_at_common(run);
-           return at ? loss_text(at->loss, at->exact) : kNone;
-         }});
-    if (comparison.runs.size() > 1)
-      lines.push_back(
-          {"  against baseline", [&](const RunRecord& run) {
-             const auto own = comparison.loss_at_common(run), other = comparison.loss_at_common(baseline);
-             if (&run == &baseline || !own || !other) return std::string(kNone);
-             return fmt::format("{}{:+.4f}", own->exact && other->exact ? "" : "~", own->loss - other->loss);
-           }});
-  }
-  if (comparison.target_loss)
-    lines.push_back({fmt::format("tokens to {:.6g}", *comparison.target_loss), [&](const RunRecord& run) {
-                       const auto reached = tokens_to_reach(run.validation, *comparison.target_loss);
-                       return reached ? (reached->exact ? "" : "~") + count_text(reached->tokens)
-                                      : "not reached";
-                     }});
-  if (std::any_of(comparison.runs.begin(), comparison.runs.end(),
-                  [](const RunRecord& run) { return run.parent.has_value(); })) {
-    const auto parent = [](const RunRecord& run) {
-      const std::filesystem::path path = std::filesystem::path(run.parent.value_or("")).lexically_normal();
-      // RUN/checkpoints/step_N, or a bare checkpoint: its run, if it has one.
-      for (auto at = path; at.has_relative_path(); at = at.parent_path())
-        if (at.filename() == "checkpoints") return at.parent_path().filename().string();
-      return path.filename().string();
-    };
-    lines.push_back({"fork of", [parent](const RunRecord& run) { return run.parent ? parent(run) : kNone; }});
-    lines.push_back({"  at step", [](const RunRecord& run) {
-                       return run.parent_step ? with_commas(*run.parent_step) : kNone;
-                     }});
-  }
-  return lines;
+  const bool never = part("data", "validation").is_null() || part("evaluate", "every") == 0;
+  return never ? "not measured" : "none yet";
 }
 
-// The columns [begin, end) of a table whose first column are labels, none wider than fits.
-Table columns(const std::vector<std::vector<std::string>>& rows, size_t begin, size_t end, size_t width) {
-  const auto pick = [&](const std::vector<std::string>& row) {
-    std::vector<std::string> cells = {row[0]};
-    for (size_t i = begin; i < end; ++i) cells.push_back(shortened(row[i + 1], width));
-    return cells;
+const Point* last_finite(const std::vector<Point>& curve) {
+  const auto last =
+      std::find_if(curve.rbegin(), curve.rend(), [](const Point& p) { return p.loss.has_value(); });
+  return last == curve.rend() ? nullptr : &*last;
+}
+
+Measured loss_at_tokens(const RunRecord& run, std::optional<int64_t> tokens) {
+  if (!last_finite(run.validation)) return {std::nullopt, true, without_validation(run)};
+  if (!tokens) return {std::nullopt, true, "nothing common"};
+  if (const auto at = loss_at(run.validation, *tokens)) return {at->loss, at->exact, ""};
+  const int64_t first = run.validation.front().tokens, last = run.validation.back().tokens;
+  const auto count = [](int64_t n) { return short_count(static_cast<double>(n)); };
+  return {std::nullopt, true,
+          *tokens > last    ? "ends at " + count(last)
+          : *tokens < first ? "from " + count(first) + " on"
+                            : "not finite"};
+}
+
+// At which token count most runs can be compared, the baseline among them.
+std::optional<int64_t> common_tokens_of(const std::vector<RunRecord>& runs, size_t baseline) {
+  const bool needs_baseline = last_finite(runs[baseline].validation) != nullptr;
+  std::optional<int64_t> best;
+  std::ptrdiff_t most = 0;
+  for (const RunRecord& run : runs) {
+    const Point* last = last_finite(run.validation);
+    if (last == nullptr) continue;
+    const int64_t tokens = last->tokens;
+    if (needs_baseline && !loss_at(runs[baseline].validation, tokens)) continue;
+    const auto count = std::count_if(runs.begin(), runs.end(), [&](const RunRecord& other) {
+      return loss_at(other.validation, tokens).has_value();
+    });
+    if (count < most || (count == most && best && *best >= tokens)) continue;
+    most = count;
+    best = tokens;
+  }
+  return best;
+}
+
+Measured final_validation_of(const RunRecord& run) {
+  const auto loss = run.final_validation();
+  return measured(loss, without_validation(run));
+}
+
+void measure_alone(Summary& summary, const RunRecord& run) {
+  const auto set = [&](Quantity quantity, Measured value) {
+    summary.measured[static_cast<size_t>(quantity)] = std::move(value);
   };
-  Table table(pick(rows[0]));
-  for (size_t i = 1; i < rows.size(); ++i) table.add(pick(rows[i]));
-  return table;
+  set(Quantity::steps, measured(run.steps, "none yet"));
+  set(Quantity::tokens, measured(run.tokens, "none yet"));
+  set(Quantity::training_s, measured(run.training_s, "none yet"));
+  set(Quantity::parameters, measured(run.parameters, run.config.is_object() ? "unknown model" : "no config"));
+  set(Quantity::tokens_per_s, measured(run.tokens_per_s, "none yet"));
+  set(Quantity::train_loss, train_loss_of(run));
+  set(Quantity::final_validation_loss, final_validation_of(run));
+  set(Quantity::best_validation_loss, measured(run.best_validation(), without_validation(run)));
 }
 
-// One column a run, as many side by side as fit.
-std::string side_by_side(const std::vector<std::vector<std::string>>& rows, bool colour) {
-  size_t label = 0;
-  for (const auto& row : rows) label = std::max(label, display_width(row[0]));
-  const size_t runs = rows[0].size() - 1,
-               space = kConsoleWidth - std::min(label, kConsoleWidth - 2 - kNarrowestColumn);
-  const size_t at_once = std::clamp<size_t>(space / (2 + kNarrowestColumn), 1, runs);
-  std::string text;
-  for (size_t begin = 0; begin < runs; begin += at_once) {
-    const size_t end = std::min(begin + at_once, runs);
-    if (begin > 0) text += "\n";
-    text += columns(rows, begin, end, space / (end - begin) - 2).str(0, colour);
+void measure_target(Summary& summary, const RunRecord& run, std::optional<double> target) {
+  Measured &tokens = summary.measured[static_cast<size_t>(Quantity::tokens_to_target_loss)],
+           &seconds = summary.measured[static_cast<size_t>(Quantity::seconds_to_target_loss)];
+  if (!target || last_finite(run.validation) == nullptr) {
+    tokens.why = seconds.why = target ? without_validation(run) : "no target";
+    return;
   }
-  return text;
+  const auto reached = tokens_to_reach(run.validation, *target);
+  tokens = seconds = {std::nullopt, true, "not reached"};
+  if (!reached) return;
+  tokens = {static_cast<double>(reached->tokens), reached->exact, ""};
+  seconds = {reached->seconds, reached->exact, ""};
+  if (run.train.empty()) seconds = {std::nullopt, true, "time unknown"};
 }
 
-template <class T> Json or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
+Spread spread_of(const std::vector<const Measured*>& values) {
+  Spread spread;
+  double sum = 0;
+  for (const Measured* value : values) {
+    if (!value->value) continue;
+    sum += *value->value;
+    ++spread.n;
+    spread.exact = spread.exact && value->exact;
+  }
+  if (spread.n == 0) {
+    spread.why = values.front()->why;
+    return spread;
+  }
+  spread.mean = sum / static_cast<double>(spread.n);
+  if (spread.n < 2) return spread;
+  double squares = 0;
+  for (const Measured* value : values)
+    if (value->value) squares += (*value->value - *spread.mean) * (*value->value - *spread.mean);
+  spread.deviation = std::sqrt(squares / static_cast<double>(spread.n - 1));
+  return spread;
+}
+
+void measure_column(Column& column, const std::vector<Summary>& summaries, Quantity quantity) {
+  std::vector<const Measured*> values;
+  for (const size_t member : column.members) values.push_back(&summaries[member][quantity]);
+  column.measured[static_cast<size_t>(quantity)] = spread_of(values);
+}
+
+// With the member of the baseline column that was trained on the same batches, if there is one.
+Paired paired_with_baseline(const Comparison& comparison, size_t run) {
+  Paired result;
+  const std::vector<size_t>& partners = comparison.columns[comparison.baseline_column].members;
+  if (std::find(partners.begin(), partners.end(), run) != partners.end()) {
+    result.why = "baseline";
+    return result;
+  }
+  for (const size_t partner : partners) {
+    Paired pair = paired_difference(comparison.runs[run], comparison.runs[partner]);
+    if (pair.mean) {
+      pair.partner = partner;
+      return pair;
+    }
+    if (result.why.empty() || result.why == "other seed") result = std::move(pair);
+  }
+  return result;
+}
+
+Spread paired_of(const Column& column, const std::vector<Summary>& summaries) {
+  std::vector<Measured> values;
+  const Paired* only = nullptr;
+  for (const size_t member : column.members) {
+    const Paired& paired = summaries[member].paired;
+    values.push_back({paired.mean, true, paired.why});
+    if (paired.mean) only = &paired;
+  }
+  std::vector<const Measured*> pointers;
+  for (const Measured& value : values) pointers.push_back(&value);
+  Spread spread = spread_of(pointers);
+  if (spread.n == 1)
+    spread.deviation = only->standard_error;
+  else if (spread.deviation)
+    *spread.deviation /= std::sqrt(static_cast<double>(spread.n));
+  return spread;
+}
+
+// A number of the config, or nothing.
+std::optional<int64_t> number_of(const RunRecord& run, const char* object, const char* key) {
+  const auto part = run.config.is_object() ? run.config.find(object) : run.config.end();
+  if (!run.config.is_object() || part == run.config.end() || !part->is_object()) return std::nullopt;
+  const auto at = part->find(key);
+  return at != part->end() && at->is_number_integer() ? std::optional(at->get<int64_t>()) : std::nullopt;
+}
+
+// Reasons why validation losses of different runs are no losses of the same text.
+std::vector<std::string> cautions_of(const std::vector<RunRecord>& runs) {
+  std::set<std::string> data;
+  std::set<int64_t> vocabularies, contexts, windows;
+  for (const RunRecord& run : runs) {
+    if (run.validation.empty()) continue;
+    if (run.validation_fingerprint) data.insert(*run.validation_fingerprint);
+    if (const auto size = number_of(run, "model", "vocab_size")) vocabularies.insert(*size);
+    const auto context = number_of(run, "model", "context"), batches = number_of(run, "evaluate", "batches"),
+               sequences = number_of(run, "batch", "micro_sequences");
+    if (context) contexts.insert(*context);
+    if (context && batches && sequences) windows.insert(*context * *batches * *sequences);
+  }
+  std::vector<std::string> cautions;
+  if (vocabularies.size() > 1)
+    cautions.push_back("The vocabularies differ in size: a loss per token is not the same measure in both.");
+  if (data.size() > 1) cautions.push_back("The runs have different validation data.");
+  if (contexts.size() > 1)
+    cautions.push_back("The contexts differ: the loss is lower where more tokens are visible.");
+  else if (windows.size() > 1)
+    cautions.push_back(
+        "Validation reads different amounts of data (evaluate.batches x batch.micro_sequences).");
+  return cautions;
 }
 
 }  // namespace
 
-std::vector<ConfigDifference> config_differences(const std::vector<RunRecord>& runs) {
-  std::vector<std::map<std::string, std::string>> values(runs.size());
-  std::vector<std::string> order;
-  std::set<std::string> known;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    if (!runs[i].config.is_object()) continue;
-    std::vector<std::pair<std::string, std::string>> leaves;
-    flatten(runs[i].config, "", leaves);
-    for (const auto& [key, value] : leaves) {
-      values[i][key] = value;
-      if (known.insert(key).second) order.push_back(key);
-    }
-  }
-  std::vector<ConfigDifference> differences;
-  for (const std::string& key : order) {
-    ConfigDifference difference{key, {}};
-    std::set<std::string> distinct;
-    for (size_t i = 0; i < runs.size(); ++i) {
-      const auto at = values[i].find(key);
-      difference.values.push_back(at == values[i].end() ? kNone : at->second);
-      if (runs[i].config.is_object()) distinct.insert(difference.values.back());
-    }
-    if (distinct.size() > 1 && key != "name") differences.push_back(std::move(difference));
-  }
-  return differences;
-}
-
-std::optional<Interpolated> Comparison::loss_at_common(const RunRecord& run) const {
-  return common_tokens ? loss_at(run.validation, *common_tokens) : std::nullopt;
+std::string_view name_of(Quantity quantity) {
+  constexpr std::array<std::string_view, kQuantities> names = {"steps",
+                                                               "tokens",
+                                                               "training_s",
+                                                               "parameters",
+                                                               "tokens_per_s",
+                                                               "train_loss",
+                                                               "final_validation_loss",
+                                                               "best_validation_loss",
+                                                               "loss_at_common_tokens",
+                                                               "difference_at_common_tokens",
+                                                               "tokens_to_target_loss",
+                                                               "seconds_to_target_loss"};
+  return names[static_cast<size_t>(quantity)];
 }
 
 Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optional<double> target_loss) {
@@ -175,97 +248,46 @@ Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optio
   Comparison comparison;
   comparison.runs = std::move(runs);
   comparison.baseline = baseline;
-  comparison.target_loss = target_loss;
   comparison.differences = config_differences(comparison.runs);
-  std::optional<int64_t> least;
-  for (const RunRecord& run : comparison.runs)
-    if (!run.validation.empty())
-      least = std::min(least.value_or(run.validation.back().tokens), run.validation.back().tokens);
-  comparison.common_tokens = least;
+  comparison.common_tokens = common_tokens_of(comparison.runs, baseline);
+  comparison.cautions = cautions_of(comparison.runs);
+  std::vector<Summary>& summaries = comparison.summaries;
+  for (std::string& label : labels_of(comparison.runs)) {
+    summaries.push_back({.label = std::move(label), .measured = {}, .paired = {}});
+    const RunRecord& run = comparison.runs[summaries.size() - 1];
+    measure_alone(summaries.back(), run);
+    summaries.back().measured[static_cast<size_t>(Quantity::loss_at_common_tokens)] =
+        loss_at_tokens(run, comparison.common_tokens);
+  }
+  comparison.columns = columns_of(comparison.runs, summaries);
+  for (size_t c = 0; c < comparison.columns.size(); ++c) {
+    const std::vector<size_t>& members = comparison.columns[c].members;
+    if (std::find(members.begin(), members.end(), baseline) != members.end()) comparison.baseline_column = c;
+    measure_column(comparison.columns[c], summaries, Quantity::final_validation_loss);
+    measure_column(comparison.columns[c], summaries, Quantity::loss_at_common_tokens);
+  }
+
+  const Column& base = comparison.columns[comparison.baseline_column];
+  comparison.target_is_baselines = !target_loss && base[Quantity::final_validation_loss].mean;
+  comparison.target_loss = target_loss ? target_loss : base[Quantity::final_validation_loss].mean;
+  const Spread& reference = base[Quantity::loss_at_common_tokens];
+  for (size_t i = 0; i < summaries.size(); ++i) {
+    measure_target(summaries[i], comparison.runs[i], comparison.target_loss);
+    Measured difference = summaries[i][Quantity::loss_at_common_tokens];
+    if (difference.value && reference.mean) {
+      *difference.value -= *reference.mean;
+      difference.exact = difference.exact && reference.exact;
+    } else if (difference.value) {
+      difference = {std::nullopt, true, "no baseline"};
+    }
+    summaries[i].measured[static_cast<size_t>(Quantity::difference_at_common_tokens)] = difference;
+    summaries[i].paired = paired_with_baseline(comparison, i);
+  }
+  for (Column& column : comparison.columns) {
+    for (size_t q = 0; q < kQuantities; ++q) measure_column(column, summaries, static_cast<Quantity>(q));
+    column.paired = paired_of(column, summaries);
+  }
   return comparison;
-}
-
-std::string comparison_text(const Comparison& comparison, bool colour) {
-  const std::vector<std::string> labels = labels_of(comparison.runs);
-  std::string text;
-  const auto header = [&](const std::string& first) {
-    std::vector<std::string> row = {first};
-    row.insert(row.end(), labels.begin(), labels.end());
-    return row;
-  };
-  if (!comparison.differences.empty()) {
-    std::vector<std::vector<std::string>> rows = {header("config")};
-    for (const ConfigDifference& difference : comparison.differences) {
-      rows.push_back({difference.key});
-      rows.back().insert(rows.back().end(), difference.values.begin(), difference.values.end());
-    }
-    text += side_by_side(rows, colour) + "\n";
-  } else if (std::count_if(comparison.runs.begin(), comparison.runs.end(),
-                           [](const RunRecord& run) { return run.config.is_object(); }) > 1) {
-    text += "The configs are equal.\n\n";
-  }
-  std::vector<std::vector<std::string>> rows = {header("run")};
-  bool interpolated = false;
-  for (const Line& line : lines_of(comparison)) {
-    rows.push_back({line.label});
-    for (const RunRecord& run : comparison.runs) {
-      rows.back().push_back(line.cell(run));
-      interpolated = interpolated || rows.back().back().starts_with('~');
-    }
-  }
-  text += side_by_side(rows, colour);
-  if (comparison.runs.size() > 1)
-    text += "\n" +
-            styled(fmt::format("Baseline: {}.{}", labels[comparison.baseline],
-                               interpolated ? " ~ lies between two validation points." : ""),
-                   Style::dim, colour) +
-            "\n";
-  else if (interpolated)
-    text += "\n" + styled("~ lies between two validation points.", Style::dim, colour) + "\n";
-  return text;
-}
-
-Json comparison_json(const Comparison& comparison) {
-  const std::vector<std::string> labels = labels_of(comparison.runs);
-  Json runs = Json::array();
-  for (size_t i = 0; i < comparison.runs.size(); ++i) {
-    const RunRecord& run = comparison.runs[i];
-    const auto common = comparison.loss_at_common(run);
-    Json entry = {{"name", labels[i]},
-                  {"path", run.path.string()},
-                  {"steps", or_null(run.steps)},
-                  {"planned_steps", or_null(run.planned_steps)},
-                  {"tokens", or_null(run.tokens)},
-                  {"elapsed_s", or_null(run.elapsed_s)},
-                  {"parameters", or_null(run.parameters)},
-                  {"tokens_per_s", or_null(run.tokens_per_s)},
-                  {"final_validation_loss", or_null(run.final_validation())},
-                  {"best_validation_loss", or_null(run.best_validation())},
-                  {"loss_at_common_tokens", common ? Json(common->loss) : Json(nullptr)},
-                  {"interpolated", common ? Json(!common->exact) : Json(nullptr)},
-                  {"parent", or_null(run.parent)},
-                  {"parent_step", or_null(run.parent_step)},
-                  {"last_event", run.last_event},
-                  {"problems", run.problems}};
-    if (comparison.target_loss) {
-      const auto reached = tokens_to_reach(run.validation, *comparison.target_loss);
-      entry["tokens_to_target_loss"] = reached ? Json(reached->tokens) : Json(nullptr);
-    }
-    runs.push_back(std::move(entry));
-  }
-  Json differences = Json::object();
-  for (const ConfigDifference& difference : comparison.differences) {
-    Json values = Json::array();
-    for (const std::string& value : difference.values)
-      values.push_back(value == kNone ? Json(nullptr) : Json::parse(value));
-    differences[difference.key] = std::move(values);
-  }
-  Json result = {{"baseline", labels[comparison.baseline]},
-                 {"common_tokens", or_null(comparison.common_tokens)},
-                 {"config_differences", std::move(differences)},
-                 {"runs", std::move(runs)}};
-  if (comparison.target_loss) result["target_loss"] = *comparison.target_loss;
-  return result;
 }
 
 }  // namespace keen
