@@ -12,7 +12,7 @@ namespace {
 constexpr double kWidth = 760, kLeft = 58, kRight = 20,
                  kTop = 48;  // of the picture; kTop: the legend's first row
 constexpr double kPanelHeight = 320, kLegendRow = 20, kBelow = 68;  // kBelow: tick labels, x label, notes
-constexpr double kNarrowGap = 14, kCaption = 26;                    // between the panels of a grid
+constexpr double kNarrowGap = 24, kCaption = 26;                    // between the panels of a grid
 constexpr std::string_view kFaint = "#6a6a6a";
 
 // Room for curves in a file, and about what a curve and each of its points take.
@@ -138,8 +138,10 @@ void Chart::grid(const ChartPlan& plan, double top) {
 }
 
 void Chart::note(std::string_view words) {
-  svg.text(note_x_, svg.height() - 10, words, {.size = 11, .colour = kFaint});
-  note_x_ += text_width(words, 11) + 16;
+  const double space = std::max(0.0, kWidth - 6 - note_x_);
+  const std::string fitting = shortened(words, static_cast<size_t>(space / text_width("x", 11)));
+  svg.text(note_x_, svg.height() - 10, fitting, {.size = 11, .colour = kFaint});
+  note_x_ += text_width(fitting, 11) + 14;
 }
 
 void Chart::note(Marker marker, std::string_view words) {

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <map>
 
-#include "core/console.h"
 #include "io/file.h"
 #include "report/chart.h"
 
@@ -25,7 +24,7 @@ std::optional<Extent> extent_of_x(const std::vector<Curve>& curves) {
     high = std::max(high, curve.back().x);
   }
   if (low > high) return std::nullopt;
-  if (low < 0.3 * high || low == high) low = 0;
+  if (low < 0.5 * high || low == high) low = 0;
   return Extent{low, high > low ? high : low + 1};
 }
 
@@ -250,7 +249,7 @@ std::string difference_to_baseline(const Comparison& comparison, Measure measure
   for (size_t i = 0; i < looks.size(); ++i) draw_markers(chart, validation[i], looks[i], 100);
   chart.note(fmt::format("lines: training, smoothed over {}", amount_text(measure, scale)));
   chart.note("markers: validation");
-  if (!beyond.empty()) chart.note("where the baseline never came: " + shortened(beyond, 50));
+  if (!beyond.empty()) chart.note("where the baseline never came: " + beyond);
   return chart.svg.str();
 }
 

@@ -121,13 +121,17 @@ void Svg::marker(Marker marker, double x, double y, double size, std::string_vie
   const double r = size / 2;
   const auto polygon = [&](const char* points) {
     // `points` are in units of r around the middle.
-    body_ += fmt::format("<path d=\"{}\" transform=\"translate({} {}) scale({:.3g})\" fill=\"{}\"", points,
-                         px(x), px(y), r, colour);
+    body_ += fmt::format(
+        "<path d=\"{}\" transform=\"translate({} {}) scale({:.3g})\" fill=\"{}\" stroke=\"#ffffff\" "
+        "stroke-width=\"{:.2g}\"",
+        points, px(x), px(y), r, colour, 0.8 / r);
     close("path", hint);
   };
   switch (marker) {
     case Marker::circle:
-      body_ += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"{:.3g}\" fill=\"{}\"", px(x), px(y), r, colour);
+      body_ += fmt::format(
+          "<circle cx=\"{}\" cy=\"{}\" r=\"{:.3g}\" fill=\"{}\" stroke=\"#ffffff\" stroke-width=\"0.8\"",
+          px(x), px(y), r, colour);
       return close("circle", hint);
     case Marker::ring:
       body_ += fmt::format(
