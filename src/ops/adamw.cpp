@@ -1,8 +1,10 @@
 #include "ops/adamw.h"
 
 #include <cmath>
+#include <limits>
 
 #include "core/parallel.h"
+#include "ops/adamw_segments.h"
 
 namespace keen::ops {
 
@@ -20,32 +22,17 @@ void check_segments(std::span<const Segment> segments, int64_t count) {
   }
 }
 
-int64_t chunks_of(const Segment& segment) {
-  return segment.learned ? (segment.end - segment.begin + kSumChunk - 1) / kSumChunk : 0;
+Tensor take_table(Context& ctx, std::span<const Segment> segments) {
+  if (ctx.device == Device::cpu) return {};
+  return ctx.scratch.take({static_cast<int64_t>(segments.size()), kSegmentWords}, DType::f64);
 }
 
-// The numbers of a segment that its elements share, computed in double and rounded once.
-template <class W> struct Coefficients {
-  W grad_scale, beta1, beta2, new1, new2, step, correction2, eps, decay;
-
-  Coefficients(const AdamW& args, const Segment& segment)
-      : grad_scale(static_cast<W>(args.grad_scale)),
-        beta1(static_cast<W>(args.beta1)),
-        beta2(static_cast<W>(args.beta2)),
-        new1(static_cast<W>(1 - args.beta1)),
-        new2(static_cast<W>(1 - args.beta2)),
-        step(static_cast<W>(args.lr / (1 - std::pow(args.beta1, static_cast<double>(segment.updates))))),
-        correction2(static_cast<W>(1 / (1 - std::pow(args.beta2, static_cast<double>(segment.updates))))),
-        eps(static_cast<W>(args.eps)),
-        decay(static_cast<W>(args.lr * segment.weight_decay)) {}
-};
-
 template <class W, bool kRounded>
-inline void update(const Coefficients<W>& k, W* __restrict value, bf16* __restrict rounded, W* __restrict m,
-                   W* __restrict v, const W* __restrict grad, int64_t begin, int64_t end) {
+inline void update(const Coefficients<W>& k, W grad_scale, W* __restrict value, bf16* __restrict rounded,
+                   W* __restrict m, W* __restrict v, const W* __restrict grad, int64_t begin, int64_t end) {
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
-    const W g = k.grad_scale * grad[i];
+    const W g = grad_scale * grad[i];
     const W mean = k.beta1 * m[i] + k.new1 * g;
     const W square = k.beta2 * v[i] + k.new2 * g * g;
     const W root = std::sqrt(square * k.correction2) + k.eps;
@@ -67,8 +54,11 @@ void adamw(Context& ctx, const AdamW& args) {
   expect(args.v, args.value.shape, type, "adamw: v (n)");
   expect(args.grad, args.value.shape, type, "adamw: grad (n)");
   if (args.rounded) expect(args.rounded, args.value.shape, DType::bf16, "adamw: rounded (n)");
+  if (args.clip) expect(args.clip, {2}, DType::f64, "adamw: clip (2)");
   check_segments(args.segments, args.value.count());
-  on_device(ctx, [&]<Device D>() { adamw_on<D>(ctx, args); });
+  ScratchScope scope(ctx);
+  const Tensor table = take_table(ctx, args.segments);
+  on_device(ctx, [&]<Device D>() { adamw_on<D>(ctx, args, table); });
 }
 
 void sum_of_squares(Context& ctx, Tensor sums, ConstTensor x, std::span<const Segment> segments) {
@@ -80,11 +70,23 @@ void sum_of_squares(Context& ctx, Tensor sums, ConstTensor x, std::span<const Se
   for (const Segment& segment : segments) chunks += chunks_of(segment);
   ScratchScope scope(ctx);
   const Tensor partial = ctx.scratch.take({chunks}, DType::f64);
-  on_device(ctx, [&]<Device D>() { sum_of_squares_on<D>(ctx, sums, x, segments, partial); });
+  const Tensor table = take_table(ctx, segments);
+  on_device(ctx, [&]<Device D>() { sum_of_squares_on<D>(ctx, sums, x, segments, partial, table); });
+}
+
+void clip_factor(Context& ctx, Tensor clip, ConstTensor square_sums, double largest_norm, ConstTensor loss) {
+  expect(clip, {2}, DType::f64, "clip_factor: clip (2)");
+  check(square_sums.dtype == DType::f64 && square_sums.count() > 0,
+        "clip_factor: square_sums (n) are float64");
+  if (loss) expect(loss, {1}, DType::f64, "clip_factor: loss (1)");
+  on_device(ctx, [&]<Device D>() { clip_factor_on<D>(ctx, clip, square_sums, largest_norm, loss); });
 }
 
 // Threads divide the elements, not the segments, so a thousand small tensors and one huge one take as long.
-template <> void adamw_on<Device::cpu>(Context&, const AdamW& args) {
+template <> void adamw_on<Device::cpu>(Context&, const AdamW& args, Tensor) {
+  const double* clip = args.clip ? args.clip.as<double>() : nullptr;
+  if (clip != nullptr && !std::isfinite(clip[0])) return;
+  const double grad_scale = args.grad_scale * (clip == nullptr ? 1 : clip[1]);
   const auto run = [&]<class W, bool kRounded>() {
     W *value = args.value.as<W>(), *m = args.m.as<W>(), *v = args.v.as<W>();
     bf16* rounded = kRounded ? args.rounded.as<bf16>() : nullptr;
@@ -93,7 +95,8 @@ template <> void adamw_on<Device::cpu>(Context&, const AdamW& args) {
       for (const Segment& segment : args.segments) {
         const int64_t from = std::max(begin, segment.begin), to = std::min(end, segment.end);
         if (!segment.learned || from >= to) continue;
-        update<W, kRounded>(Coefficients<W>(args, segment), value, rounded, m, v, grad, from, to);
+        update<W, kRounded>(Coefficients<W>(args, segment), static_cast<W>(grad_scale), value, rounded, m, v,
+                            grad, from, to);
       }
     });
   };
@@ -111,7 +114,7 @@ template <> void adamw_on<Device::cpu>(Context&, const AdamW& args) {
 
 template <>
 void sum_of_squares_on<Device::cpu>(Context&, Tensor sums, ConstTensor x, std::span<const Segment> segments,
-                                    Tensor partial) {
+                                    Tensor partial, Tensor) {
   double *parts = partial.as<double>(), *totals = sums.as<double>();
   const auto run = [&]<class W>() {
     const W* px = x.as<W>();
@@ -120,8 +123,8 @@ void sum_of_squares_on<Device::cpu>(Context&, Tensor sums, ConstTensor x, std::s
       for (const Segment& segment : segments) {
         const int64_t chunks = chunks_of(segment);
         for (int64_t chunk = std::max(begin, first); chunk < std::min(end, first + chunks); ++chunk) {
-          const int64_t from = segment.begin + (chunk - first) * kSumChunk;
-          const int64_t to = std::min(from + kSumChunk, segment.end);
+          const int64_t from = segment.begin + (chunk - first) * kSegmentChunk;
+          const int64_t to = std::min(from + kSegmentChunk, segment.end);
           double sum = 0;
 #pragma omp simd reduction(+ : sum)
           for (int64_t i = from; i < to; ++i) sum += static_cast<double>(px[i]) * static_cast<double>(px[i]);
@@ -140,6 +143,18 @@ void sum_of_squares_on<Device::cpu>(Context&, Tensor sums, ConstTensor x, std::s
     for (int64_t chunk = 0; chunk < chunks_of(segment); ++chunk) *totals += *parts++;
     ++totals;
   }
+}
+
+template <>
+void clip_factor_on<Device::cpu>(Context&, Tensor clip, ConstTensor square_sums, double largest_norm,
+                                 ConstTensor loss) {
+  const double* sums = square_sums.as<double>();
+  double sum = 0;
+  for (int64_t i = 0; i < square_sums.count(); ++i) sum += sums[i];
+  const bool finite = !loss || std::isfinite(loss.as<double>()[0]);
+  const double norm = finite ? std::sqrt(sum) : std::numeric_limits<double>::quiet_NaN();
+  clip.as<double>()[0] = norm;
+  clip.as<double>()[1] = largest_norm > 0 && norm > largest_norm ? largest_norm / norm : 1;
 }
 
 }  // namespace keen::ops
