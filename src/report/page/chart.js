@@ -1,0 +1,447 @@
+// One plot of curves on a canvas. What it shows is described by a function that returns
+//
+//   {unit, empty, logY, bothSides, zeroLine, full, valueText(value), columns, tip(x, y) or none,
+//    curves: [{name, colour, dash, marker, width, x, y,        the line; NaN is a gap
+//              raw: {x, y, low, high, quiet}, band: {x, low, high}, points: {x, y}, link: {x, from, to},
+//              marks: [{x, y, kind, text}]}]}
+//
+// Of a curve all but name, colour, x and y may be missing. `quiet` values do not stretch the range of y, `full` shows
+// every value instead of the robust range. The range of x, its measure and the cursor are shared by all plots of the
+// page: they are in `view` (page.js). Input is in input.js.
+
+const margin = { left: 58, right: 16, top: 12, bottom: 40 };
+const kMarkerDistance = 16;  // pixels
+
+const themeColours = new Map();  // of page.css, by name; emptied when the theme changes
+
+function themeColour(name) {
+  if (!themeColours.has(name)) {
+    themeColours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  }
+  return themeColours.get(name);
+}
+
+class Chart {
+  constructor(parent, { title, height, describe }) {
+    this.describe = describe;
+    this.height = height;
+    this.zoomY = null;
+    this.unit = element("span", { className: "unit" });
+    this.base = element("canvas", { tabIndex: 0 });
+    this.base.setAttribute("role", "img");
+    this.overlay = element("canvas", { className: "overlay" });
+    this.overlay.setAttribute("aria-hidden", "true");
+    this.tip = element("div", { className: "tip", hidden: true });
+    this.plot = element("div", { className: "plot" }, this.base, this.overlay, this.tip);
+    this.title = title;
+    this.heading = element("b", {}, title);
+    this.figure = element("figure", {}, element("figcaption", {}, this.heading, " ", this.unit), this.plot);
+    parent.append(this.figure);
+    listenTo(this);
+  }
+
+  refresh() {
+    this.shown = this.describe();
+    this.unit.textContent = this.shown.unit;
+  }
+
+  // Draws everything; `paper` is {width, ratio} where a printer decides.
+  draw(paper) {
+    const width = paper ? paper.width : this.plot.clientWidth;
+    if (width === 0) return;
+    this.width = width;
+    this.ratio = paper ? paper.ratio : devicePixelRatio || 1;
+    const context = this.prepare(this.base, paper);
+    this.prepare(this.overlay, paper);
+    const [xMin, xMax] = view.rangeX();
+    this.sx = makeScale(xMin, xMax, view.logX, margin.left, width - margin.right);
+    const [yMin, yMax] = this.rangeY();
+    this.sy = makeScale(yMin, yMax, this.shown.logY, this.height - margin.bottom, margin.top);
+    this.drawAxes(context);
+    context.save();
+    context.beginPath();
+    context.rect(margin.left, margin.top - 1, width - margin.left - margin.right, this.plotHeight() + 2);
+    context.clip();
+    for (const curve of this.shown.curves) this.drawBehind(context, curve);
+    for (const curve of this.shown.curves) this.drawLine(context, curve);
+    for (const curve of this.shown.curves) this.drawPoints(context, curve);
+    context.restore();
+    for (const curve of this.shown.curves) this.drawMarks(context, curve);
+    this.drawNotes(context);
+    this.base.setAttribute("aria-label", this.inWords());
+    this.drawCursor();
+  }
+
+  prepare(canvas, paper) {
+    canvas.width = Math.round(this.width * this.ratio);
+    canvas.height = Math.round(this.height * this.ratio);
+    canvas.style.height = paper ? "auto" : `${this.height}px`;
+    const context = canvas.getContext("2d");
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    context.font = "12px system-ui, sans-serif";
+    context.lineJoin = context.lineCap = "round";
+    return context;
+  }
+
+  plotHeight() {
+    return this.height - margin.top - margin.bottom;
+  }
+
+  // Every column of pixels counts once, so that on a logarithmic axis the early steps weigh what they show.
+  rangeY() {
+    if (this.zoomY) return this.zoomY;
+    const { logY, bothSides, full, zeroLine } = this.shown, values = [];
+    const take = (x, y) => {
+      const end = lowerBound(x, this.sx.max * (1 + 1e-9));
+      let column = -1;
+      for (let i = lowerBound(x, this.sx.min); i < end; i++) {
+        const at = full ? i : Math.floor(this.sx.pixel(x[i]));
+        if (at === column || !Number.isFinite(y[i]) || (logY && y[i] <= 0)) continue;
+        column = at;
+        values.push(y[i]);
+      }
+    };
+    for (const { x, y, raw, band, points } of this.shown.curves) {
+      take(x, y);
+      if (points) take(points.x, points.y);
+      if (raw && (full || !raw.quiet)) take(raw.x, raw.low), take(raw.x, raw.high);
+      if (band) take(band.x, band.low), take(band.x, band.high);
+    }
+    if (values.length === 0) return logY ? [1, 10] : [0, 1];
+    const range = full ? values.reduce(([a, b], y) => [Math.min(a, y), Math.max(b, y)], [Infinity, -Infinity])
+                       : robustRange(values, bothSides);
+    if (zeroLine) range[0] = Math.min(range[0], 0), range[1] = Math.max(range[1], 0);
+    return padded(range, logY);
+  }
+
+  drawAxes(context) {
+    const { left, right, top, bottom } = margin, floor = this.height - bottom, end = this.width - right;
+    context.lineWidth = 1;
+    context.strokeStyle = themeColour("grid");
+    context.fillStyle = themeColour("muted");
+    context.textAlign = "center";
+    context.textBaseline = "top";
+    for (const [tick, text] of labelledTicks(this.sx, view.measure, (end - left) / 90)) {
+      const x = Math.round(this.sx.pixel(tick)) + 0.5;
+      strokeLine(context, x, top, x, floor);
+      context.fillText(text, x, floor + 7);
+    }
+    context.textAlign = "right";
+    context.fillText(measures[view.measure].label, end, floor + 22);
+    context.textBaseline = "middle";
+    const { ticks, step } = ticksOf(this.sy, this.plotHeight() / 45);
+    for (const tick of ticks) {
+      const y = Math.round(this.sy.pixel(tick)) + 0.5;
+      strokeLine(context, left, y, end, y);
+      context.fillText(tickText(tick, step), left - 8, y);
+    }
+    context.strokeStyle = themeColour("axis");
+    strokeLine(context, left, floor + 0.5, end, floor + 0.5);
+    if (this.shown.zeroLine) strokeLine(context, left, this.sy.pixel(0), end, this.sy.pixel(0));
+  }
+
+  // The band of a group, and the raw curve, faint.
+  drawBehind(context, { colour, raw, band }) {
+    if (band) {
+      context.globalAlpha = 0.18;
+      context.fillStyle = colour;
+      context.fill(bandPath(band.x, band.low, band.high, this.sx, this.sy));
+    }
+    if (raw) {
+      context.globalAlpha = 0.28;
+      context.strokeStyle = colour;
+      context.lineWidth = 1;
+      context.setLineDash([]);
+      context.stroke(curvePath(raw.x, raw.low, raw.high, this.sx, this.sy));
+    }
+    context.globalAlpha = 1;
+  }
+
+  drawLine(context, { colour, dash = [], width = 1.8, x, y, link, alpha = 1 }) {
+    context.globalAlpha = alpha;
+    context.strokeStyle = colour;
+    context.lineWidth = width;
+    context.setLineDash(dash);
+    context.stroke(curvePath(x, y, y, this.sx, this.sy));
+    if (link) {
+      context.setLineDash([1, 4]);
+      strokeLine(context, this.sx.pixel(link.x), this.sy.pixel(link.from), this.sx.pixel(link.x), this.sy.pixel(link.to));
+    }
+    context.setLineDash([]);
+    context.globalAlpha = 1;
+  }
+
+  // Points are joined by a thin line; where they crowd, some have no marker.
+  drawPoints(context, { colour, marker, points }) {
+    if (!points) return;
+    context.strokeStyle = colour;
+    context.lineWidth = 1;
+    context.stroke(curvePath(points.x, points.y, points.y, this.sx, this.sy));
+    context.fillStyle = themeColour("ground");
+    context.lineWidth = 1.6;
+    let last = -Infinity;
+    for (let i = 0; i < points.x.length; i++) {
+      const x = this.sx.pixel(points.x[i]), y = this.sy.pixel(points.y[i]);
+      if (!(x - last >= kMarkerDistance) || !Number.isFinite(y)) continue;
+      const path = signPath(marker, x, y);
+      context.fill(path);
+      context.stroke(path);
+      last = x;
+    }
+  }
+
+  // What happened to a run stands on its curve, or at the border where the curve is cut off.
+  drawMarks(context, { colour, marks = [] }) {
+    for (const mark of marks) {
+      const x = this.sx.pixel(mark.x);
+      if (!(x >= margin.left - 1 && x <= this.width - margin.right + 1)) continue;
+      const path = signPath(mark.kind, x, this.markY(mark));
+      context.lineWidth = 4;
+      context.strokeStyle = themeColour("ground");
+      context.stroke(path);
+      context.lineWidth = 1.8;
+      context.strokeStyle = colour;
+      context.stroke(path);
+    }
+  }
+
+  markY(mark) {
+    const y = this.sy.pixel(mark.y), floor = this.height - margin.bottom;
+    return Number.isFinite(y) ? Math.min(Math.max(y, margin.top), floor) : floor;
+  }
+
+  // How far the curves go beyond what is shown, or why there are none.
+  drawNotes(context) {
+    context.fillStyle = themeColour("muted");
+    const { curves, empty, valueText } = this.shown;
+    const shown = curves.some(({ x, y, points }) => this.reaches(x, y) || (points && this.reaches(points.x, points.y)));
+    if (!shown) {
+      context.textAlign = "center";
+      context.textBaseline = "middle";
+      const middle = margin.left + (this.width - margin.left - margin.right) / 2;
+      const lines = wrapped(context, empty, this.width - margin.left - margin.right - 30);
+      lines.forEach((line, i) => context.fillText(line, middle, this.height / 2 - 20 + 18 * i));
+      return;
+    }
+    if (this.zoomY) return;
+    let highest = -Infinity;
+    for (const { x, y, raw } of curves) {
+      const end = lowerBound(x, this.sx.max), top = raw && !raw.quiet ? raw.high : y;
+      for (let i = lowerBound(x, this.sx.min); i < end; i++) if (top[i] > highest) highest = top[i];
+    }
+    if (!(this.sy.pixel(highest) < margin.top - 1)) return;
+    context.textAlign = "right";
+    context.textBaseline = "top";
+    context.fillText(`↑ up to ${valueText(highest)}`, this.width - margin.right - 4, margin.top + 2);
+  }
+
+  reaches(x, y) {
+    const end = lowerBound(x, this.sx.max * (1 + 1e-9));
+    for (let i = lowerBound(x, this.sx.min); i < end; i++) if (Number.isFinite(y[i])) return true;
+    return false;
+  }
+
+  inWords() {
+    const ends = this.shown.curves.slice(0, 8).map(({ name, x, y }) => {
+      const last = lastFinite(y);
+      return last < 0 ? name : `${name} ends at ${this.shown.valueText(y[last])}`;
+    });
+    return `${this.title} (${this.shown.unit}) over ${measures[view.measure].label}: ${ends.join("; ") || "no curves"}`;
+  }
+
+  // The vertical line through all plots, and in the one under the pointer the values there.
+  drawCursor() {
+    const context = this.overlay.getContext("2d"), x = view.cursor;
+    context.clearRect(0, 0, this.width, this.height);
+    this.tip.hidden = true;
+    if (this.selection) this.drawSelection(context);
+    if (x === null || !this.sx || !(x >= this.sx.min && x <= this.sx.max)) return;
+    const at = this.sx.pixel(x);
+    context.strokeStyle = themeColour("muted");
+    context.lineWidth = 1;
+    strokeLine(context, Math.round(at) + 0.5, margin.top, Math.round(at) + 0.5, this.height - margin.bottom);
+    for (const { colour, x: xs, y, quietDot } of this.shown.curves) {
+      const pixel = this.sy.pixel(valueAt(xs, y, x));
+      if (quietDot || !(pixel >= margin.top - 1 && pixel <= this.height - margin.bottom + 1)) continue;
+      context.fillStyle = colour;
+      context.fill(signPath("dot", at, pixel));
+    }
+    if (view.pointer && view.pointer.chart === this) showTip(this, x, at);
+  }
+
+  drawSelection(context) {
+    const { x0, x1, y0, y1 } = this.selection;
+    context.fillStyle = context.strokeStyle = themeColour("accent");
+    context.globalAlpha = 0.14;
+    context.fillRect(x0, y0, x1 - x0, y1 - y0);
+    context.globalAlpha = 1;
+    context.lineWidth = 1;
+    context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+  }
+
+  // The marks within reach of the pointer.
+  marksNear(x, y) {
+    const near = [];
+    for (const curve of this.shown.curves) {
+      for (const mark of curve.marks || []) {
+        const across = Math.abs(this.sx.pixel(mark.x) - x), along = y === null ? 0 : Math.abs(this.markY(mark) - y);
+        if (across < 9 && along < 24) near.push({ ...mark, name: curve.name, colour: curve.colour });
+      }
+    }
+    return near;
+  }
+}
+
+function padded([low, high], log) {
+  if (log) {
+    const room = low === high ? 1.5 : (high / low) ** 0.04;
+    return [low / room, high * room];
+  }
+  const room = low === high ? Math.abs(low) * 0.05 || 1 : (high - low) * 0.04;
+  return [low - room, high + room];
+}
+
+function tickText(tick, step) {
+  if (tick === 0) return "0";
+  const size = Math.abs(tick);
+  if (size >= 1e4 || size < 1e-3) return minus(tick.toExponential(step ? decimalsOf(step / size) : 0).replace(/\.?0*e\+?/, "e"));
+  return minus(step === null ? trimmed(tick.toPrecision(3)) : tick.toFixed(decimalsOf(step)));
+}
+
+function strokeLine(context, x0, y0, x1, y1) {
+  context.beginPath();
+  context.moveTo(x0, y0);
+  context.lineTo(x1, y1);
+  context.stroke();
+}
+
+// The indices that belong to what is shown, and one more on each side.
+function shownIndices(x, scale) {
+  return [Math.max(0, lowerBound(x, scale.min) - 1), Math.min(x.length, lowerBound(x, scale.max) + 1)];
+}
+
+// A line through (x, low .. high). Of the points in one column of pixels only the first, lowest, highest and last
+// are drawn, which looks the same and takes as long for a million steps as for a thousand.
+function curvePath(x, low, high, sx, sy) {
+  const path = new Path2D(), far = 1e5;
+  const place = (value) => Math.min(far, Math.max(-far, sy.pixel(value)));
+  const [begin, end] = shownIndices(x, sx);
+  let pen = false;
+  const to = (px, value) => {
+    const py = place(value);
+    if (pen) return path.lineTo(px, py);
+    path.moveTo(px, py);
+    path.lineTo(px + 0.1, py);  // a point between two gaps is seen as well
+    pen = true;
+  };
+  for (let i = begin; i < end; i++) {
+    const px = sx.pixel(x[i]), column = Math.floor(px);
+    if (!Number.isFinite(px) || !Number.isFinite(place(low[i]))) {
+      pen = false;
+      continue;
+    }
+    const first = i;
+    let lowest = low[i], highest = high[i];
+    while (i + 1 < end && Math.floor(sx.pixel(x[i + 1])) === column && Number.isFinite(low[i + 1])) {
+      i++;
+      lowest = Math.min(lowest, low[i]);
+      highest = Math.max(highest, high[i]);
+    }
+    to(px, low[first]);
+    if (highest === lowest && i === first) continue;
+    to(px, lowest);
+    to(px, highest);
+    to(sx.pixel(x[i]), high[i]);
+  }
+  return path;
+}
+
+function bandPath(x, low, high, sx, sy) {
+  const path = new Path2D(), [begin, end] = shownIndices(x, sx);
+  for (let i = begin; i < end; i++) path.lineTo(sx.pixel(x[i]), sy.pixel(high[i]));
+  for (let i = end - 1; i >= begin; i--) path.lineTo(sx.pixel(x[i]), sy.pixel(low[i]));
+  path.closePath();
+  return path;
+}
+
+// Signs around the origin, as in the SVG figures: markers of curves, then what happened to runs.
+const signs = {
+  circle: "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0Z",
+  square: "M-3.2 -3.2H3.2V3.2H-3.2Z",
+  triangle: "M0 -4.4L4.2 3.2H-4.2Z",
+  diamond: "M0 -4.8L4.8 0L0 4.8L-4.8 0Z",
+  down_triangle: "M0 4.4L4.2 -3.2H-4.2Z",
+  cross: "M-3.4 -3.4L3.4 3.4M-3.4 3.4L3.4 -3.4",
+  dot: "M-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0 -6.4 0Z",
+  fork: "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0 -12 0Z",
+  resume: "M0 -8V8",
+  spike: "M-4.5 -4.5L4.5 4.5M-4.5 4.5L4.5 -4.5",
+  non_finite: "M0 5L5 -4H-5Z",
+  signal: "M-4.5 -4.5H4.5V4.5H-4.5Z",
+  save_failed: "M0 -8V2M0 6V7",
+};
+
+function signPath(name, x, y) {
+  const path = new Path2D();
+  path.addPath(new Path2D(signs[name]), new DOMMatrix().translate(x, y));
+  return path;
+}
+
+const markNames = {
+  resume: "resumed", fork: "fork", spike: "spike", non_finite: "not finite", signal: "stopped by a signal",
+  save_failed: "not saved",
+};
+
+function lastFinite(values) {
+  let i = values.length - 1;
+  while (i >= 0 && !Number.isFinite(values[i])) i--;
+  return i;
+}
+
+function wrapped(context, text, width) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const longer = lines[lines.length - 1] ? `${lines[lines.length - 1]} ${word}` : word;
+    if (context.measureText(longer).width > width && lines[lines.length - 1]) lines.push(word);
+    else lines[lines.length - 1] = longer;
+  }
+  return lines;
+}
+
+// The values of all curves at x, beside the cursor.
+function showTip(chart, x, at) {
+  const { tip, shown } = chart, pointer = view.pointer;
+  const content = shown.tip ? shown.tip(x, chart.sy.value(pointer.y)) : valueTable(shown, x);
+  const marks = chart.marksNear(at, pointer.y).map((mark) =>
+    element("p", {}, swatch(mark), ` ${mark.name}: ${mark.text || markNames[mark.kind]}`));
+  tip.replaceChildren(element("p", { className: "where" }, view.placeText(x)), content, ...marks);
+  tip.hidden = false;
+  const room = chart.width - at - margin.right;
+  const left = room > tip.offsetWidth + 14 || room > at ? at + 14 : at - tip.offsetWidth - 14;
+  tip.style.left = `${Math.max(0, Math.min(left, chart.width - tip.offsetWidth))}px`;
+  tip.style.top = `${margin.top + 4}px`;
+}
+
+// One line a curve: the line drawn, what lies behind it, the points; "~" where a value lies between two of them.
+function valueTable({ curves, columns, valueText }, x) {
+  const cell = (value, exact = true) => (Number.isFinite(value) ? (exact ? "" : "~") + valueText(value) : "");
+  const rows = curves.map((curve) => {
+    const cells = [cell(valueAt(curve.x, curve.y, x))];
+    if (columns.includes("raw")) cells.push(curve.raw ? cell(nearest(curve.raw.x, curve.raw.y, x)) : "");
+    if (columns.includes("validation")) {
+      const { points } = curve;
+      cells.push(points ? cell(valueAt(points.x, points.y, x), points.x.includes(x)) : "");
+    }
+    return element("tr", {}, element("th", {}, swatch(curve), ` ${curve.name}`),
+                   ...cells.map((text) => element("td", {}, text)));
+  });
+  const head = columns.length < 2 ? [] : [element("tr", {}, element("th"), ...columns.map((name) => element("td", {}, name)))];
+  return element("table", {}, ...head, ...rows);
+}
+
+// The value at the x that is nearest, none outside of the curve.
+function nearest(x, y, at) {
+  if (x.length === 0 || at < x[0] || at > x[x.length - 1]) return NaN;
+  const after = lowerBound(x, at);
+  return y[after > 0 && at - x[after - 1] < x[after] - at ? after - 1 : after];
+}

@@ -1,0 +1,169 @@
+// Controls: the bar over the curves, the legend, and the address that keeps their settings.
+
+const controls = {};  // what shows a setting, by its name
+
+// One choice out of some: values and their labels.
+function choice(name, label, options) {
+  const inputs = options.map(([value, text, title = ""]) => {
+    const input = element("input", { type: "radio", name, value: String(value) });
+    input.addEventListener("change", () => view.set(name, value));
+    return { value, input, box: element("label", { title }, input, element("span", {}, text)) };
+  });
+  controls[name] = () => inputs.forEach(({ value, input }) => (input.checked = view[name] === value));
+  return element("div", { className: "choice", role: "radiogroup", "aria-label": label }, ...inputs.map(({ box }) => box));
+}
+
+function check(name, text, title) {
+  const input = element("input", { type: "checkbox", name });
+  input.addEventListener("change", () => view.set(name, input.checked));
+  controls[name] = () => (input.checked = view[name]);
+  return element("label", { className: "check", title }, input, element("span", {}, text));
+}
+
+// A slider from 0 to 1, and what it means in words.
+function slider(name, label, { toValue, toShare, words }) {
+  const input = element("input", { type: "range", min: 0, max: 1, step: 0.005, "aria-label": label });
+  const output = element("output");
+  input.addEventListener("input", () => view.set(name, toValue(Number(input.value))));
+  controls[name] = () => {
+    input.value = toShare(view[name]);
+    output.textContent = words();
+    input.setAttribute("aria-valuetext", output.textContent);
+  };
+  return element("label", { className: "slider" }, element("span", {}, label), input, output);
+}
+
+// Of the longest curve: none, then 0.0005 to 0.2, every part of the slider a factor.
+const smoothing = {
+  toValue: (share) => (share === 0 ? 0 : 0.0005 * 400 ** share),
+  toShare: (value) => (value === 0 ? 0 : Math.log(value / 0.0005) / Math.log(400)),
+  words: () => (view.smoothing === 0 ? "none" : placeText(view.scale(), view.measure)),
+};
+
+let resetButton = null;
+
+function makeControls() {
+  const known = ["steps", "tokens", "seconds", "flops"].filter((measure) => runs.some((run) => isKnown(run, measure)));
+  const names = { steps: "steps", tokens: "tokens", seconds: "time", flops: "FLOPs" };
+  resetButton = element("button", { type: "button", className: "quiet" }, "reset zoom");
+  resetButton.addEventListener("click", () => view.resetZoom());
+  const rows = [
+    [choice("measure", "Horizontal axis", known.map((measure) => [measure, names[measure], `over ${measures[measure].label}`])),
+     runs.length > 1 && choice("difference", "Vertical axis", [[false, "loss"], [true, "difference", `to ${baseline.name}`]]),
+     slider("smoothing", "smoothing", smoothing), resetButton],
+    [check("train", "training", "Show the training loss"), check("validation", "validation", "Show the validation loss"),
+     check("raw", "raw", "Show what was logged, faint, behind the smoothed curves"),
+     check("logX", "log x", "Logarithmic horizontal axis"), check("logY", "log y", "Logarithmic vertical axis"),
+     check("full", "all of y", "Show outliers such as the first steps, too"),
+     view.hasForks() && check("aligned", "forks from zero", "Let every fork begin where its parent began"),
+     groups.length > 0 && check("grouped", "mean of seeds", "Runs that differ in their seed alone: mean and standard deviation")],
+  ];
+  for (const row of rows) document.getElementById("controls").append(element("div", { className: "controls" }, ...row.filter(Boolean)));
+  makeLegend();
+  makeScaleControls();
+  document.getElementById("theme").addEventListener("click", () => {
+    const next = { auto: view.dark() ? "light" : "dark", light: "dark", dark: "light" };
+    view.set("theme", next[view.theme]);
+  });
+}
+
+function makeLegend() {
+  const legend = document.getElementById("legend");
+  for (const run of runs) {
+    const name = element("span", { className: "name" }, run.name);
+    const notes = [run === baseline && runs.length > 1 && "baseline",
+                   run.steps !== null && run.planned_steps !== null && run.steps < run.planned_steps &&
+                     `${withCommas(run.steps)} of ${withCommas(run.planned_steps)} steps`].filter(Boolean);
+    const button = element("button", { type: "button", title: "Click: show or hide. Double click: this one alone." });
+    button.addEventListener("click", () => view.toggleRun(run.index));
+    button.addEventListener("dblclick", () => view.isolate(run.index));
+    controls[`run ${run.index}`] = () => {
+      button.setAttribute("aria-pressed", String(!view.hidden.has(run.index)));
+      button.replaceChildren(swatch(styleOf(run)), name, ...notes.map((note) => element("small", {}, note)));
+    };
+    legend.append(button);
+  }
+}
+
+function makeScaleControls() {
+  const which = ["s", "b"].filter((name) => runs.some((run) => run.attention && run.attention.layers.some((layer) => layer[name])));
+  const parent = document.getElementById("scale-controls");
+  if (which.length > 1) parent.append(choice("which", "Which part of the row scale", which.map((name) => [name, name])));
+  parent.append(slider("scaleShare", "maps at", {
+    toValue: (share) => share, toShare: (value) => value, words: () => view.placeText(view.scaleX()),
+  }), element("div", { id: "key" }));
+}
+
+// Brings every control to what is set.
+function showControls() {
+  for (const show of Object.values(controls)) show();
+  const theme = document.getElementById("theme");
+  theme.textContent = view.dark() ? "light" : "dark";
+  theme.setAttribute("aria-label", `Use ${theme.textContent} colours`);
+  showCaption();
+}
+
+function showZoom() {
+  resetButton.disabled = !view.zoom && charts().every((chart) => !chart.zoomY);
+}
+
+function showScale() {
+  if (blocks.length === 0) return;
+  controls.scaleShare();
+  const { middle, reach } = view.scaleRange, text = (value) => minus(value.toFixed(3));
+  const bar = element("span", { className: "ramp" });
+  document.getElementById("key").replaceChildren(text(middle - reach), bar, text(middle + reach),
+                                                 element("span", { className: "unit" }, `(pale: ${text(middle)}, as at the start)`));
+}
+
+// What a reader of the picture alone needs to know.
+function showCaption() {
+  const sentences = [];
+  if (view.train && view.smoothing > 0) sentences.push(`Lines: training, averaged exponentially over ${smoothing.words()}${view.raw ? "; faint: as logged" : ""}.`);
+  else if (view.train) sentences.push("Lines: training, as logged.");
+  if (view.validation) sentences.push("Markers: validation, as measured.");
+  if (view.grouped && groups.length) sentences.push("Bands: one standard deviation of the seeds.");
+  const thinned = runs.filter((run) => run.train.rows_per_point > 1);
+  if (thinned.length) {
+    const steps = thinned.map((run) => `${run.name}: ${run.train.rows_per_point} steps`).join(", ");
+    sentences.push(`Long runs are thinned, a point standing for the mean, lowest and highest of several (${steps}).`);
+  }
+  const kinds = [...new Set(view.visible().flatMap((run) => run.marks.map((mark) => mark.kind)))];
+  const signsShown = kinds.map((kind) => element("span", { className: "key" }, element("svg"), markNames[kind]));
+  signsShown.forEach((box, i) => box.firstChild.replaceWith(svgElement(
+    "svg", { class: "sign", viewBox: "-9 -9 18 18", "aria-hidden": "true" }, sign(kinds[i], "var(--muted)"))));
+  const caption = document.getElementById("caption");
+  caption.replaceChildren(`${sentences.join(" ")} `, ...signsShown);
+}
+
+// "#measure=steps&hidden=1,3": what differs from the defaults.
+function saveAddress() {
+  const parts = Object.keys(kDefaults).filter((name) => view[name] !== kDefaults[name])
+    .map((name) => `${name}=${typeof view[name] === "number" ? Number(view[name].toPrecision(4)) : view[name]}`);
+  if (view.hidden.size) parts.push(`hidden=${[...view.hidden].join(",")}`);
+  if (view.zoom) parts.push(`zoom=${view.zoom.map((x) => Number(x.toPrecision(6))).join(",")}`);
+  const address = parts.length ? `#${parts.join("&")}` : "";
+  if (address === location.hash) return;
+  try {
+    history.replaceState(null, "", address || location.href.split("#")[0]);
+  } catch {
+    // A page that may not do so still works; its view cannot be bookmarked.
+  }
+}
+
+function readAddress() {
+  const set = new Map(new URLSearchParams(location.hash.slice(1)));
+  for (const [name, value] of Object.entries(kDefaults)) {
+    const text = set.get(name);
+    if (text === undefined) view[name] = value;
+    else if (typeof value === "boolean") view[name] = text === "true";
+    else if (typeof value === "number") view[name] = Number.isFinite(Number(text)) ? Math.min(1, Math.max(0, Number(text))) : value;
+    else view[name] = text;
+  }
+  if (!measures[view.measure]) view.measure = kDefaults.measure;
+  if (!["s", "b"].includes(view.which)) view.which = "s";
+  const numbers = (name) => (set.get(name) || "").split(",").filter(Boolean).map(Number).filter(Number.isFinite);
+  view.hidden = new Set(numbers("hidden").filter((index) => runs[index]));
+  const [low, high] = numbers("zoom");
+  view.zoom = low < high ? [low, high] : null;
+}

@@ -1,0 +1,150 @@
+// The panels: each is a small function that describes what its plot shows (chart.js draws it). A new panel is
+// such a function and a line in page.js.
+
+// What the curves are of: single runs, or groups of runs that differ in their seed alone, drawn as their mean.
+function shownSeries() {
+  const grouped = view.grouped ? groups : [];
+  const inGroup = new Set(grouped.flatMap((group) => group.members));
+  const single = runs.filter((run) => !inGroup.has(run)).map((run) => seriesOf(run.name, [run]));
+  const means = grouped.map((group) => seriesOf(`${group.name}, mean of ${group.members.length}`, group.members));
+  return [...means, ...single].filter((series) => series.members.length > 0)
+    .sort((a, b) => a.members[0].index - b.members[0].index);
+}
+
+function seriesOf(name, members) {
+  return { name, members: members.filter((run) => !view.hidden.has(run.index)), ...styleOf(members[0]) };
+}
+
+function styleOf(run) {
+  const { colour, dark_colour, dash, marker } = run.look;
+  return { colour: view.dark() ? dark_colour : colour, dash: dash ? dash.split(" ").map(Number) : [], marker };
+}
+
+// The curve {x, y, low, high} of a quantity of the train or validation rows.
+function curveOf(run, rows, y, low = y, high = y) {
+  const x = view.abscissae(run, rows);
+  return x.length ? { x, y, low, high } : { x, y: x, low: x, high: x };
+}
+
+function trainCurve(run) {
+  const { loss, low = loss, high = loss } = run.train;
+  return curveOf(run, run.train, loss, low, high);
+}
+
+function validationCurve(run) {
+  return curveOf(run, run.validation, run.validation.loss);
+}
+
+// `curve` minus the baseline, where both have a value. (What a thinned curve's points hide cancels in part only, so
+// that their lowest and highest differences are not known.)
+function against(curve, base) {
+  if (!base) return curve;
+  const y = differences(curve.x, curve.y, base.x, base.y);
+  return { x: curve.x, y, low: y, high: y };
+}
+
+// One quantity of a series: the smoothed line and what lies behind it, the raw curve of a run or the band of a group.
+function drawnLine(series, quantityOf, base) {
+  const curves = series.members.map((run) => against(quantityOf(run), base)).filter((curve) => curve.x.length > 0);
+  const lines = curves.map((curve) => ({ x: curve.x, y: smoothed(curve.x, curve.y, view.scale()) }));
+  if (lines.length === 0) return { x: [], y: [] };
+  if (series.members.length > 1) {
+    const mean = meanOf(lines);
+    return { x: mean.x, y: mean.y, band: mean };
+  }
+  const raw = view.raw && view.smoothing > 0 ? { ...curves[0], quiet: base !== null } : null;
+  return { ...lines[0], raw };
+}
+
+function drawnPoints(series, base) {
+  const curves = series.members.map((run) => against(validationCurve(run), base));
+  return curves.length > 1 ? meanOf(curves) : curves[0];
+}
+
+const kSkipped = { x: [], y: [] };
+
+function lossPanel() {
+  const baseTrain = view.difference ? trainCurve(baseline) : null;
+  const baseValidation = view.difference ? validationCurve(baseline) : null;
+  const series = shownSeries().filter(({ members }) => !view.difference || members.some((run) => run !== baseline));
+  const curves = series.map((one) => ({
+    ...one,
+    ...(view.train ? drawnLine(one, trainCurve, baseTrain) : kSkipped),
+    points: view.validation ? drawnPoints(one, baseValidation) : null,
+  }));
+  curves.forEach((curve) => addMarks(curve, curves));
+  return {
+    curves,
+    unit: view.difference ? `nats per token, minus ${baseline.name}` : "nats per token",
+    empty: emptyText(series),
+    logY: view.logY && !view.difference,
+    bothSides: view.difference,
+    zeroLine: view.difference,
+    full: view.full,
+    columns: [view.train && "train", view.train && view.raw && view.smoothing > 0 && "raw", view.validation && "validation"]
+      .filter(Boolean),
+    valueText: view.difference ? signedText : lossText,
+  };
+}
+
+function emptyText(series) {
+  if (series.length === 0) return view.difference && view.hidden.size === 0 ? "There is no run but the baseline." : "All runs are hidden.";
+  if (!view.train && !view.validation) return "Neither training nor validation is shown.";
+  if (view.difference) return "No run shares a part of this axis with the baseline." + (view.hasForks() && !view.aligned ? " Forks may, when they start at zero." : "");
+  return view.measure === "flops" ? "The FLOPs of these runs are not known." : "There is nothing here.";
+}
+
+// What happened to the run of a curve stands on the curve; a fork begins on its parent's.
+function addMarks(curve, curves) {
+  curve.marks = [];
+  if (curve.members.length !== 1) return;
+  const [run] = curve.members, line = curve.x.length ? curve : curve.points || curve;
+  const parent = curves.find(({ members }) => members.length === 1 && members[0].index === run.fork_of);
+  for (const mark of run.marks) {
+    const x = view.xOfStep(run, mark.step);
+    const onParent = mark.kind === "fork" && parent && !view.aligned && !view.difference ? heightAt(parent, x) : NaN;
+    const y = Number.isFinite(onParent) ? onParent : heightAt(line, x);
+    curve.marks.push({ ...mark, x, y });
+    const first = line.y.findIndex(Number.isFinite);
+    if (Number.isFinite(onParent) && first >= 0) curve.link = { x, from: onParent, to: line.y[first] };
+  }
+}
+
+// The line's height at x, in a gap that of the last value before, before the line that of its first.
+function heightAt({ x, y }, at) {
+  const exact = valueAt(x, y, at);
+  if (Number.isFinite(exact)) return exact;
+  let i = Math.min(lowerBound(x, at), x.length - 1);
+  while (i > 0 && !Number.isFinite(y[i])) i--;
+  return i >= 0 && Number.isFinite(y[i]) ? y[i] : y.find(Number.isFinite) ?? NaN;
+}
+
+function gradNormPanel() {
+  return smallPanel((run) => curveOf(run, run.train, run.train.grad_norm), "before clipping", true);
+}
+
+function learningRatePanel() {
+  return smallPanel((run) => curveOf(run, run.train, run.train.lr), "", false);
+}
+
+// A quantity of the train rows, its y axis logarithmic where that of the loss is.
+function smallPanel(quantityOf, unit, noisy) {
+  const curves = shownSeries().map((one) => ({
+    ...one,
+    ...(noisy ? drawnLine(one, quantityOf, null) : plainLine(one, quantityOf)),
+    width: 1.5,
+  }));
+  return {
+    curves, unit,
+    empty: "There is nothing here.",
+    logY: view.logY,
+    full: view.full || !noisy,
+    columns: noisy && view.raw && view.smoothing > 0 ? ["smoothed", "raw"] : ["value"],
+    valueText: shortText,
+  };
+}
+
+function plainLine(series, quantityOf) {
+  const { x, y } = quantityOf(series.members[0]);
+  return { x, y };
+}
