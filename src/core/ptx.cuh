@@ -27,6 +27,13 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global, 
                : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(wanted ? 16 : 0)
                : "memory");
 }
+// The same for 4 bytes, by way of the first cache.
+__device__ __forceinline__ void copy_async_4(void* shared, const void* global, bool wanted) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+               :
+               : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(wanted ? 4 : 0)
+               : "memory");
+}
 // Ends a group of this thread's copies.
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }
 // Waits until at most the latest kGroups groups of this thread are still under way.
@@ -64,6 +71,13 @@ __device__ __forceinline__ float exp2_approx(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// x, about which the compiler knows nothing: what follows from it is computed here anew, instead of once before a loop
+// and then kept in registers.
+__device__ __forceinline__ int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
 }
 
 }  // namespace keen::ptx

@@ -80,17 +80,17 @@ struct RunningSoftmax {
   }
 };
 
-// Scores of keys behind `last` + the row, which that row does not see, to minus infinity.
-template <int kM, int kN>
-__device__ __forceinline__ void mask(Fragments<kM, kN>& scores, int first_key, int last, int lane) {
+// Scores of keys behind the `last` that row 0 sees plus the row, to minus infinity. Keys are counted from column 0.
+template <int kM, int kN> __device__ __forceinline__ void mask(Fragments<kM, kN>& scores, int last, int lane) {
   using F = Fragments<kM, kN>;
+  const int most = last - F::above_diagonal(lane);
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
     for (int n = 0; n < kN; ++n)
 #pragma unroll
       for (int e = 0; e < 4; ++e)
-        if (first_key + F::column(n, e, lane) > last + F::row(m, e, lane)) scores.x[m][n][e] = -INFINITY;
+        if (F::above_diagonal(m, n, e) > most) scores.x[m][n][e] = -INFINITY;
 }
 
 template <int kD> constexpr size_t forward_shared_bytes() { return (kQueries + 4 * kKeys<kD>)*kD * sizeof(bf16); }
@@ -129,7 +129,7 @@ template <int kD> __global__ void __launch_bounds__(kTileThreads, kD <= 32 ? 3 :
     if (key > seen + warp_row + 31) continue;  // no row of this warp sees them
     Fragments<2, kStep / 8> scores;
     multiply_rows(scores, q.from(warp_row), k.from(stage * kStep), place);
-    if (key + kStep - 1 > seen + warp_row) mask(scores, key, seen + warp_row, lane);
+    if (key + kStep - 1 > seen + warp_row) mask(scores, seen + warp_row - key, lane);
     softmax.add(scores, sums, a.scale_log2);
     add_weighted_rows(sums, scores, v.from(stage * kStep), place);
   }

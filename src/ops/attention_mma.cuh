@@ -29,6 +29,11 @@ template <int kM, int kN> struct Fragments {
   // Row and column of x[m][n][e] in the lane's place.
   __device__ __forceinline__ static int row(int m, int e, int lane) { return 16 * m + lane / 4 + e / 2 * 8; }
   __device__ __forceinline__ static int column(int n, int e, int lane) { return 8 * n + lane % 4 * 2 + e % 2; }
+  // column - row, in a part that is a constant where loops are unrolled and a part of the lane.
+  __device__ __forceinline__ static constexpr int above_diagonal(int m, int n, int e) {
+    return 8 * n + e % 2 - 16 * m - e / 2 * 8;
+  }
+  __device__ __forceinline__ static int above_diagonal(int lane) { return lane % 4 * 2 - lane / 4; }
 };
 
 // Where a lane reads the first fragment of a tile, in elements: loads of other fragments add constants to it or flip
@@ -55,10 +60,10 @@ template <int kD> struct Tile {
   __device__ __forceinline__ Tile from(int row) const { return {data + row * kD}; }
 
   // Starts to copy rows [0, kRows) from `from`; those from `rows` on become zeros. All threads of the block take part.
-  template <int kRows> __device__ __forceinline__ void copy_async(const bf16* from, int64_t stride, int rows) const {
+  template <int kRows> __device__ __forceinline__ void copy_async(const bf16* from, int stride, int rows) const {
     constexpr int kRowsAtOnce = kTileThreads / kGroup;
     static_assert(kRows % kRowsAtOnce == 0, "every thread copies equally much");
-    const int thread = static_cast<int>(threadIdx.x), row = thread / kGroup, chunk = thread % kGroup;
+    const int thread = ptx::opaque(static_cast<int>(threadIdx.x)), row = thread / kGroup, chunk = thread % kGroup;
     bf16* to = data + at(row, chunk);
     from += row * stride + chunk * 8;
 #pragma unroll
@@ -87,7 +92,7 @@ template <int kD> struct Tile {
   // the warp's own.
   template <int kM>
   __device__ __forceinline__ void store_rows(const Fragments<kM, kD / 8>& sums, const float (&factor)[kM][2],
-                                             bf16* to, int64_t stride, int rows, int lane) const {
+                                             bf16* to, int stride, int rows, int lane) const {
     __syncwarp();
 #pragma unroll
     for (int m = 0; m < kM; ++m)
@@ -120,7 +125,7 @@ template <int kD> struct LanePlace {
 template <int kM, int kN, int kD>
 __device__ __forceinline__ void multiply_rows(Fragments<kM, kN>& c, Tile<kD> a, Tile<kD> b, LanePlace<kD> lane) {
   c.clear();
-#pragma unroll
+#pragma unroll 2  // the whole loop at once would have the registers spill where the sums fill them
   for (int k = 0; k < kD / 16; ++k) {
     uint32_t left[kM][4];
 #pragma unroll

@@ -44,14 +44,15 @@ inline const std::array<Operands, 32>& all_operands(const void* meeting, const O
 
 inline float element(uint32_t pair, int half) { return std::bit_cast<float>(half == 0 ? pair << 16 : pair & 0xffff0000u); }
 
-inline void expect_aligned(const void* address, const char* what) {
-  if (reinterpret_cast<uintptr_t>(address) % 16 != 0) cuda_emulator::trap(what);
+inline void expect_aligned(const void* address, size_t bytes, const char* what) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0) cuda_emulator::trap(what);
 }
 
 // The copies of one thread that are under way, by group; the last group is open.
 struct Copy {
   void* to;
   const void* from;
+  size_t bytes;
   bool wanted;
 };
 struct Copies {
@@ -75,8 +76,15 @@ inline Copies& copies_of_thread() {
   return mine;
 }
 
+inline void start_copy(void* shared, const void* global, size_t bytes, bool wanted) {
+  expect_aligned(shared, bytes, "cp.async: the address in shared memory is no multiple of the size");
+  if (wanted) expect_aligned(global, bytes, "cp.async: the address in global memory is no multiple of the size");
+  std::memset(shared, 0xff, bytes);
+  copies_of_thread().groups.back().push_back({shared, global, bytes, wanted});
+}
+
 inline void load(uint32_t (&matrices)[4], const void* row, bool transposed, const void* meeting) {
-  expect_aligned(row, "ldmatrix: the address of a row is no multiple of 16");
+  expect_aligned(row, 16, "ldmatrix: the address of a row is no multiple of 16");
   const auto& all = all_operands(meeting, {{}, {}, static_cast<const unsigned char*>(row)});
   const int lane = cuda_emulator::lane(), g = lane / 4, t = lane % 4;
   for (int m = 0; m < 4; ++m) {
@@ -92,10 +100,10 @@ inline void load(uint32_t (&matrices)[4], const void* row, bool transposed, cons
 }  // namespace emulated
 
 inline void copy_async_16(void* shared, const void* global, bool wanted) {
-  emulated::expect_aligned(shared, "cp.async: the address in shared memory is no multiple of 16");
-  if (wanted) emulated::expect_aligned(global, "cp.async: the address in global memory is no multiple of 16");
-  std::memset(shared, 0xff, 16);
-  emulated::copies_of_thread().groups.back().push_back({shared, global, wanted});
+  emulated::start_copy(shared, global, 16, wanted);
+}
+inline void copy_async_4(void* shared, const void* global, bool wanted) {
+  emulated::start_copy(shared, global, 4, wanted);
 }
 inline void copy_async_commit() { emulated::copies_of_thread().groups.emplace_back(); }
 template <int kGroups> void copy_async_wait() {
@@ -103,9 +111,9 @@ template <int kGroups> void copy_async_wait() {
   while (groups.size() > kGroups + 1) {
     for (const emulated::Copy& copy : groups.front())
       if (copy.wanted)
-        std::memcpy(copy.to, copy.from, 16);
+        std::memcpy(copy.to, copy.from, copy.bytes);
       else
-        std::memset(copy.to, 0, 16);
+        std::memset(copy.to, 0, copy.bytes);
     groups.pop_front();
   }
 }
@@ -136,5 +144,7 @@ inline float exp2_approx(float x) {
   const float y = ::exp2f(x);
   return y < 1.17549435e-38f ? 0.0f : y;
 }
+
+inline int opaque(int x) { return x; }
 
 }  // namespace keen::ptx
