@@ -1,0 +1,106 @@
+# The CUDA backend, as KEEN_CUDA asks for it: sets KEEN_CUDA_BUILT (true, false), and defines which sources of a floor
+# belong to the build and what a target needs for them.
+#
+#   AUTO     where nvcc and the toolkit are found, nothing is said where not
+#   ON       an error where they are not
+#   EMULATE  every .cu as plain C++, against tests/cuda_emulator: kernels run on the host, slowly
+
+set(KEEN_CUDA_BUILT false)
+set(KEEN_CUDA_EMULATOR ${PROJECT_SOURCE_DIR}/tests/cuda_emulator)
+
+if(KEEN_CUDA STREQUAL "EMULATE")
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${KEEN_CUDA_EMULATOR}/*.cpp)
+  add_library(keen_cuda_emulator STATIC ${sources})
+  target_include_directories(keen_cuda_emulator PUBLIC ${KEEN_CUDA_EMULATOR}
+                             PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
+  target_link_libraries(keen_cuda_emulator PRIVATE ${CMAKE_DL_LIBS})
+  set(KEEN_CUDA_BUILT true)
+elseif(KEEN_CUDA STREQUAL "ON")
+  include(CheckLanguage)
+  check_language(CUDA)
+  find_package(CUDAToolkit QUIET)
+  if(CMAKE_CUDA_COMPILER AND CUDAToolkit_FOUND)
+    set(KEEN_CUDA_BUILT true)
+  elseif(KEEN_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "KEEN_CUDA=ON: nvcc or the CUDA toolkit is missing; put nvcc into PATH, or use AUTO or OFF")
+  endif()
+endif()
+
+if(KEEN_CUDA_BUILT AND NOT KEEN_CUDA STREQUAL "EMULATE")
+  set(archs ${KEEN_CUDA_ARCHS})
+  if(NOT archs)
+    execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+                    OUTPUT_VARIABLE archs OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+    string(REGEX REPLACE "\\.|\\n.*" "" archs "${archs}")  # of the first GPU: 9.0 as 90
+    if(NOT archs MATCHES "^[0-9]+$")
+      set(archs 90)
+    endif()
+    string(REGEX REPLACE "^90$" "90a" archs ${archs})
+  endif()
+  set(CMAKE_CUDA_ARCHITECTURES ${archs})
+  if(CCACHE)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+  endif()
+  enable_language(CUDA)
+  set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
+  if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc 12 and later have C++20
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
+  message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
+endif()
+
+# cuDNN is opened at run time; its headers, which are no part of the toolkit, decide whether the code that asks for it is
+# built. They lie beside CUDA's or below CUDNN_PATH, the variable or the environment's (PyTorch's wheels have them in
+# site-packages/nvidia/cudnn).
+set(KEEN_CUDNN_BUILT false CACHE INTERNAL "whether cuDNN's headers were found")
+if(KEEN_CUDA_BUILT AND NOT KEEN_CUDA STREQUAL "EMULATE")
+  find_path(KEEN_CUDNN_INCLUDE cudnn.h HINTS ${CUDNN_PATH} ENV CUDNN_PATH PATHS ${CUDAToolkit_INCLUDE_DIRS}
+            PATH_SUFFIXES include DOC "The folder of cudnn.h")
+  if(KEEN_CUDNN_INCLUDE)
+    set(KEEN_CUDNN_BUILT true CACHE INTERNAL "whether cuDNN's headers were found")
+  endif()
+  message(STATUS "cuDNN's headers: ${KEEN_CUDNN_INCLUDE}")
+endif()
+
+# Leaves out of the sources of a floor what a build without CUDA has no use for, or adds the kernels.
+function(keen_choose_cuda_sources list floor)
+  set(chosen ${${list}})
+  if(KEEN_CUDA_BUILT)
+    file(GLOB kernels CONFIGURE_DEPENDS ${floor}/*.cu)
+    list(APPEND chosen ${kernels})
+    if(KEEN_CUDA STREQUAL "EMULATE")
+      set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -Wno-unknown-pragmas)
+    endif()
+  else()
+    list(FILTER chosen EXCLUDE REGEX "_cuda[^/]*\\.cpp$")
+  endif()
+  if(NOT KEEN_CUDNN_BUILT)
+    list(FILTER chosen EXCLUDE REGEX "cudnn[^/]*\\.cpp$")
+  endif()
+  set(${list} ${chosen} PARENT_SCOPE)
+endfunction()
+
+function(keen_use_cuda target)
+  if(NOT KEEN_CUDA_BUILT)
+    return()
+  endif()
+  if(KEEN_CUDA STREQUAL "EMULATE")
+    # First of all: it has twins of headers of src/.
+    target_include_directories(${target} BEFORE PUBLIC ${KEEN_CUDA_EMULATOR})
+    target_link_libraries(${target} PUBLIC keen_cuda_emulator)
+    return()
+  endif()
+  # cudart alone, and statically: the program starts on machines that have no CUDA. Other libraries are opened at run
+  # time.
+  target_link_libraries(${target} PUBLIC CUDA::cudart_static)
+  if(KEEN_CUDNN_BUILT)
+    target_include_directories(${target} SYSTEM PUBLIC ${KEEN_CUDNN_INCLUDE})
+  endif()
+  # Of the host's warnings nvcc's own generated code trips over some.
+  set(host_warnings ${KEEN_WARNINGS} -Wno-unused-parameter)
+  list(JOIN host_warnings "," host_warnings)
+  # {fmt} 9 believes that nvcc has no constexpr. A spill is a warning: nothing that we write should need one.
+  target_compile_options(${target} PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-DFMT_USE_CONSTEXPR=1;-Xcompiler=${host_warnings};-Xptxas=-warn-spills>")
+endfunction()
