@@ -10,24 +10,34 @@ namespace {
 
 constexpr size_t kNarrowestColumn = 12;
 
-// Texts side by side, none wider than `width`. Where cutting their ends would make different ones alike, what
-// they begin with is left out instead.
-std::vector<std::string> fitted(const std::vector<std::string>& texts, size_t width) {
-  std::vector<std::string> cut;
-  for (const std::string& text : texts) cut.push_back(shortened(text, width));
-  const std::set<std::string> all(texts.begin(), texts.end()), kept(cut.begin(), cut.end());
-  if (kept.size() == all.size()) return cut;
+// What all texts begin with, in bytes.
+size_t shared_head(const std::vector<std::string>& texts) {
   size_t same = texts[0].size();
   for (const std::string& text : texts) {
     size_t at = 0;
     while (at < std::min(same, text.size()) && text[at] == texts[0][at]) ++at;
     same = at;
   }
-  // Back to the beginning of a word, so that what is left can be read.
-  const size_t word = std::string_view(texts[0]).substr(0, same).find_last_of("/-_. ,:\"[{");
-  same = word == std::string::npos ? 0 : word + 1;
-  if (same == 0) return cut;
-  for (size_t i = 0; i < texts.size(); ++i) cut[i] = shortened("…" + texts[i].substr(same), width);
+  return same;
+}
+
+// Texts side by side, none wider than `width`. Where cutting their ends would make different ones alike, no
+// more of their common beginning is left out than needed for the rest to fit, and then up to the next word.
+std::vector<std::string> fitted(const std::vector<std::string>& texts, size_t width) {
+  std::vector<std::string> cut;
+  for (const std::string& text : texts) cut.push_back(shortened(text, width));
+  const std::set<std::string> all(texts.begin(), texts.end()), kept(cut.begin(), cut.end());
+  if (kept.size() == all.size()) return cut;
+  size_t longest = 0;
+  for (const std::string& text : texts) longest = std::max(longest, text.size());
+  const size_t same = shared_head(texts), least = std::min(same, longest - std::min(longest, width - 1));
+  const std::string_view head = std::string_view(texts[0]).substr(0, same);
+  const size_t word = head.find_first_of("/-_. ,:\"[{", least == 0 ? 0 : least - 1);
+  size_t begin = word == head.npos ? least : word + 1;
+  while (begin > 0 && begin < texts[0].size() && (static_cast<unsigned char>(texts[0][begin]) & 0xC0) == 0x80)
+    --begin;  // the beginning of a character
+  if (begin == 0) return cut;
+  for (size_t i = 0; i < texts.size(); ++i) cut[i] = shortened("…" + texts[i].substr(begin), width);
   return cut;
 }
 
