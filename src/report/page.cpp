@@ -49,7 +49,7 @@ std::string title_of(const Json& runs) {
 std::string comparison_page(const Comparison& comparison) {
   // By way of its text: there, names that are not UTF-8 have become so.
   Json data = Json::parse(json_line(page_data(comparison)));
-  const std::string title = title_of(data["runs"]);
+  const std::string title = title_of(data["comparison"]["runs"]);
   data["title"] = title;
   data["version"] = fmt::format("{} ({})", kVersion, kRevision);
   // Each value once, where the template names it: what is filled in is not looked through again.

@@ -180,17 +180,9 @@ Json amounts(double steps, double tokens, double seconds, double flops) {
 
 Json run_json(const Comparison& comparison, size_t index, const Look& look, size_t limit) {
   const RunRecord& run = comparison.runs[index];
-  Json marks = Json::array();
-  for (const Mark& mark : run.marks)
-    marks.push_back({{"kind", name_of(mark.kind)}, {"step", mark.step}, {"text", mark.text}});
   const Point start = beginning_of(run);
   const auto started = static_cast<double>(start.tokens);
-  return {{"name", look.name},
-          {"look", look_json(look)},
-          {"steps", or_null(run.steps)},
-          {"planned_steps", or_null(run.planned_steps)},
-          {"problems", run.problems},
-          {"flops_per_token", or_null(run.flops_per_token)},
+  return {{"look", look_json(look)},
           {"fork_of", or_null(parent_of(comparison.runs, index))},
           {"origin", amounts(static_cast<double>(run.origin.step), static_cast<double>(run.origin.tokens),
                              run.origin.seconds, run.origin.flops)},
@@ -198,8 +190,7 @@ Json run_json(const Comparison& comparison, size_t index, const Look& look, size
                             started * run.flops_per_token.value_or(0))},
           {"train", train_json(run.train, limit)},
           {"validation", validation_json(run.validation)},
-          {"attention", attention_json(run.attention)},
-          {"marks", std::move(marks)}};
+          {"attention", attention_json(run.attention)}};
 }
 
 Json table_json(const CellTable& table) {

@@ -3,14 +3,13 @@
 // {"comparison": comparison_json,
 //  "config", "results": {header, rows: [{key, label, cells: [{text, missing}]}]}   the tables of the console,
 //  "notes": comparison_notes, "baseline": index in `runs`, "columns": [{label, members: indices in `runs`}],
-//  "smoothing": kSmoothing, "runs": [{
-//    "name", "steps", "planned_steps", "problems", "look": {colour, dark_colour, dash, marker}
-//    (report/chart.h), "flops_per_token": number or null, "fork_of": index in `runs` or null, "origin":
-//    {steps, tokens, seconds, flops}   what had been done before (Origin in report/run.h), "start": {steps,
-//    tokens, seconds, flops}    where its own counts began (beginning_of in report/curves.h), "train": {rows,
-//    rows_per_point, step, tokens, seconds, loss, grad_norm, lr; low, high where thinned}, "validation":
-//    {rows, step, tokens, seconds, loss}, "attention": {rows, step, layers:
-//    [{layer, heads, s, b}]} or null   s, b: (rows, heads); b may be null "marks": [{kind, step, text}] }]}
+//  "smoothing": kSmoothing, "runs": [{   beside those of "comparison"
+//    "look": {colour, dark_colour, dash, marker}   (report/chart.h), "fork_of": index in `runs` or null,
+//    "origin": {steps, tokens, seconds, flops}     what had been done before (Origin in report/run.h),
+//    "start": {steps, tokens, seconds, flops}      where its own counts began (beginning_of in report/curves.h),
+//    "train": {rows, rows_per_point, step, tokens, seconds, loss, grad_norm, lr; low, high where thinned},
+//    "validation": {rows, step, tokens, seconds, loss},
+//    "attention": {rows, step, layers: [{layer, heads, s, b}]} or null   s, b: (rows, heads); b may be null }]}
 //
 // Every series is a column: {"f32": BASE64}, little-endian float32 with NaN for what is not known, or
 // {"knots": [index, value, ...]}, between which values lie on straight lines.

@@ -9,7 +9,7 @@
 // every value instead of the robust range. The range of x, its measure and the cursor are shared by all plots of the
 // page: they are in `view` (page.js). Input is in input.js.
 
-const margin = { left: 58, right: 16, top: 12, bottom: 40 };
+const margin = { left: 60, right: 16, top: 12, bottom: 40 };
 const kMarkerDistance = 16;  // pixels
 
 const themeColours = new Map();  // of page.css, by name; emptied when the theme changes
@@ -87,29 +87,22 @@ class Chart {
     return this.height - margin.top - margin.bottom;
   }
 
-  // Every column of pixels counts once, so that on a logarithmic axis the early steps weigh what they show.
+  // Curves are looked at where they are drawn, at every pixel of the axis, so that on a logarithmic one the early
+  // steps weigh as much as they show. The few points of validation have a range of their own.
   rangeY() {
     if (this.zoomY) return this.zoomY;
-    const { logY, bothSides, full, zeroLine } = this.shown, values = [];
-    const take = (x, y) => {
-      const end = lowerBound(x, this.sx.max * (1 + 1e-9));
-      let column = -1;
-      for (let i = lowerBound(x, this.sx.min); i < end; i++) {
-        const at = full ? i : Math.floor(this.sx.pixel(x[i]));
-        if (at === column || !Number.isFinite(y[i]) || (logY && y[i] <= 0)) continue;
-        column = at;
-        values.push(y[i]);
-      }
-    };
-    for (const { x, y, raw, band, points } of this.shown.curves) {
+    const { logY, bothSides, full, zeroLine, curves } = this.shown, lines = [], points = [];
+    const take = (x, y) => (full ? takeAll(lines, x, y, this.sx) : takeSamples(lines, x, y, this.sx));
+    for (const { x, y, raw, band, points: marked } of curves) {
       take(x, y);
-      if (points) take(points.x, points.y);
       if (raw && (full || !raw.quiet)) take(raw.x, raw.low), take(raw.x, raw.high);
       if (band) take(band.x, band.low), take(band.x, band.high);
+      if (marked) takeAll(points, marked.x, marked.y, this.sx);
     }
-    if (values.length === 0) return logY ? [1, 10] : [0, 1];
-    const range = full ? values.reduce(([a, b], y) => [Math.min(a, y), Math.max(b, y)], [Infinity, -Infinity])
-                       : robustRange(values, bothSides);
+    const rangeOf = full ? extremes : (values) => robustRange(values, bothSides);
+    const ranges = [lines, points].map((values) => rangeOf(values.filter((value) => !logY || value > 0))).filter(Boolean);
+    if (ranges.length === 0) return logY ? [1, 10] : [0, 1];
+    const range = [Math.min(...ranges.map(([low]) => low)), Math.max(...ranges.map(([, high]) => high))];
     if (zeroLine) range[0] = Math.min(range[0], 0), range[1] = Math.max(range[1], 0);
     return padded(range, logY);
   }
@@ -129,7 +122,7 @@ class Chart {
     context.textAlign = "right";
     context.fillText(measures[view.measure].label, end, floor + 22);
     context.textBaseline = "middle";
-    const { ticks, step } = ticksOf(this.sy, this.plotHeight() / 45);
+    const { ticks, step } = ticksOf(this.sy, this.plotHeight() / 38);
     for (const tick of ticks) {
       const y = Math.round(this.sy.pixel(tick)) + 0.5;
       strokeLine(context, left, y, end, y);
@@ -148,7 +141,7 @@ class Chart {
       context.fill(bandPath(band.x, band.low, band.high, this.sx, this.sy));
     }
     if (raw) {
-      context.globalAlpha = 0.28;
+      context.globalAlpha = raw.quiet ? 0.16 : 0.28;
       context.strokeStyle = colour;
       context.lineWidth = 1;
       context.setLineDash([]);
@@ -176,7 +169,9 @@ class Chart {
     if (!points) return;
     context.strokeStyle = colour;
     context.lineWidth = 1;
+    context.globalAlpha = 0.6;
     context.stroke(curvePath(points.x, points.y, points.y, this.sx, this.sy));
+    context.globalAlpha = 1;
     context.fillStyle = themeColour("ground");
     context.lineWidth = 1.6;
     let last = -Infinity;
@@ -213,7 +208,7 @@ class Chart {
   // How far the curves go beyond what is shown, or why there are none.
   drawNotes(context) {
     context.fillStyle = themeColour("muted");
-    const { curves, empty, valueText } = this.shown;
+    const { curves, empty } = this.shown;
     const shown = curves.some(({ x, y, points }) => this.reaches(x, y) || (points && this.reaches(points.x, points.y)));
     if (!shown) {
       context.textAlign = "center";
@@ -223,16 +218,31 @@ class Chart {
       lines.forEach((line, i) => context.fillText(line, middle, this.height / 2 - 20 + 18 * i));
       return;
     }
-    if (this.zoomY) return;
-    let highest = -Infinity;
-    for (const { x, y, raw } of curves) {
-      const end = lowerBound(x, this.sx.max), top = raw && !raw.quiet ? raw.high : y;
-      for (let i = lowerBound(x, this.sx.min); i < end; i++) if (top[i] > highest) highest = top[i];
+    if (!this.zoomY) this.drawCutNotes(context);
+  }
+
+  drawCutNotes(context) {
+    let lowest = Infinity, highest = -Infinity;
+    for (const { x, y, raw } of this.shown.curves) {
+      const behind = raw && !raw.quiet, low = behind ? raw.low : y, high = behind ? raw.high : y;
+      for (let i = lowerBound(x, this.sx.min); i < x.length && x[i] <= this.sx.max; i++) {
+        if (low[i] < lowest) lowest = low[i];
+        if (high[i] > highest) highest = high[i];
+      }
     }
-    if (!(this.sy.pixel(highest) < margin.top - 1)) return;
+    const { valueText } = this.shown, floor = this.height - margin.bottom;
+    if (this.sy.pixel(highest) < margin.top - 1) this.drawCutNote(context, `↑ up to ${valueText(highest)}`, margin.top);
+    if (this.sy.pixel(lowest) > floor + 1) this.drawCutNote(context, `↓ down to ${valueText(lowest)}`, floor - 19);
+  }
+
+  drawCutNote(context, text, y) {
+    const right = this.width - margin.right - 4, { width } = context.measureText(text);
+    context.fillStyle = themeColour("ground");
+    context.fillRect(right - width - 4, y, width + 8, 18);
+    context.fillStyle = themeColour("muted");
     context.textAlign = "right";
     context.textBaseline = "top";
-    context.fillText(`↑ up to ${valueText(highest)}`, this.width - margin.right - 4, margin.top + 2);
+    context.fillText(text, right, y + 3);
   }
 
   reaches(x, y) {
@@ -292,6 +302,20 @@ class Chart {
   }
 }
 
+function takeSamples(values, x, y, sx) {
+  for (let pixel = sx.pixel(sx.min), end = sx.pixel(sx.max); pixel <= end; pixel++) values.push(valueAt(x, y, sx.value(pixel)));
+}
+
+function takeAll(values, x, y, sx) {
+  for (let i = lowerBound(x, sx.min); i < x.length && x[i] <= sx.max; i++) values.push(y[i]);
+}
+
+function extremes(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) if (Number.isFinite(value)) low = Math.min(low, value), high = Math.max(high, value);
+  return low <= high ? [low, high] : null;
+}
+
 function padded([low, high], log) {
   if (log) {
     const room = low === high ? 1.5 : (high / low) ** 0.04;
@@ -303,8 +327,8 @@ function padded([low, high], log) {
 
 function tickText(tick, step) {
   if (tick === 0) return "0";
-  const size = Math.abs(tick);
-  if (size >= 1e4 || size < 1e-3) return minus(tick.toExponential(step ? decimalsOf(step / size) : 0).replace(/\.?0*e\+?/, "e"));
+  const tiny = step === null ? Math.abs(tick) < 1e-3 : decimalsOf(step) > 5;
+  if (tiny || Math.abs(tick) >= 1e5) return minus(tick.toExponential(step ? decimalsOf(step / Math.abs(tick)) : 0).replace("e+", "e"));
   return minus(step === null ? trimmed(tick.toPrecision(3)) : tick.toFixed(decimalsOf(step)));
 }
 
@@ -425,7 +449,9 @@ function showTip(chart, x, at) {
 // One line a curve: the line drawn, what lies behind it, the points; "~" where a value lies between two of them.
 function valueTable({ curves, columns, valueText }, x) {
   const cell = (value, exact = true) => (Number.isFinite(value) ? (exact ? "" : "~") + valueText(value) : "");
-  const rows = curves.map((curve) => {
+  const here = curves.filter(({ x: xs, y, points }) =>
+    Number.isFinite(valueAt(xs, y, x)) || (points && Number.isFinite(valueAt(points.x, points.y, x))));
+  const rows = here.map((curve) => {
     const cells = [cell(valueAt(curve.x, curve.y, x))];
     if (columns.includes("raw")) cells.push(curve.raw ? cell(nearest(curve.raw.x, curve.raw.y, x)) : "");
     if (columns.includes("validation")) {

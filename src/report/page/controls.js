@@ -37,7 +37,10 @@ function slider(name, label, { toValue, toShare, words }) {
 const smoothing = {
   toValue: (share) => (share === 0 ? 0 : 0.0005 * 400 ** share),
   toShare: (value) => (value === 0 ? 0 : Math.log(value / 0.0005) / Math.log(400)),
-  words: () => (view.smoothing === 0 ? "none" : placeText(view.scale(), view.measure)),
+  words: () => {
+    if (view.smoothing === 0) return "none";
+    return view.logX ? `a factor of ${Math.exp(view.scale()).toPrecision(3)}` : placeText(view.scale(), view.measure);
+  },
 };
 
 let resetButton = null;
@@ -128,7 +131,7 @@ function showCaption() {
     const steps = thinned.map((run) => `${run.name}: ${run.train.rows_per_point} steps`).join(", ");
     sentences.push(`Long runs are thinned, a point standing for the mean, lowest and highest of several (${steps}).`);
   }
-  const kinds = [...new Set(view.visible().flatMap((run) => run.marks.map((mark) => mark.kind)))];
+  const kinds = [...new Set(panels[0].shown.curves.flatMap((curve) => curve.marks.map((mark) => mark.kind)))];
   const signsShown = kinds.map((kind) => element("span", { className: "key" }, element("svg"), markNames[kind]));
   signsShown.forEach((box, i) => box.firstChild.replaceWith(svgElement(
     "svg", { class: "sign", viewBox: "-9 -9 18 18", "aria-hidden": "true" }, sign(kinds[i], "var(--muted)"))));

@@ -31,6 +31,7 @@ function decodeRows(rows) {
 }
 
 const runs = data.runs.map((run, index) => ({
+  ...data.comparison.runs[index],  // name, steps, marks, ...
   ...run,
   index,
   train: decodeRows(run.train),
@@ -102,20 +103,22 @@ function valueAt(x, y, at) {
   return y[after - 1] + (at - x[after - 1]) / (x[after] - x[after - 1]) * (y[after] - y[after - 1]);
 }
 
-// sum_j w_j y_j / sum_j w_j over the finite y_j with j <= i, where w_j = exp(-(x_i - x_j) / scale).
-function smoothed(x, y, scale) {
+// sum_j w_j y_j / sum_j w_j over the finite y_j with j <= i, where w_j = exp(-(x_i - x_j) / scale); on a logarithmic
+// axis ln x stands in the place of x.
+function smoothed(x, y, scale, log) {
   if (!(scale > 0)) return y;
   const smooth = new Float64Array(y.length);
   let sum = 0, weight = 0, last = 0;
   for (let i = 0; i < y.length; i++) {
-    if (!Number.isFinite(y[i])) {
+    const at = log ? Math.log(x[i]) : x[i];
+    if (!Number.isFinite(y[i]) || !Number.isFinite(at)) {
       smooth[i] = NaN;
       continue;
     }
-    const decay = weight > 0 ? Math.exp((last - x[i]) / scale) : 0;
+    const decay = weight > 0 ? Math.exp((last - at) / scale) : 0;
     sum = decay * sum + y[i];
     weight = decay * weight + 1;
-    last = x[i];
+    last = at;
     smooth[i] = sum / weight;
   }
   return smooth;

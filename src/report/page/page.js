@@ -28,14 +28,15 @@ const view = {
   scale: () => view.smoothing * view.longest,
   placeText: (x) => (view.measure === "steps" ? `step ${withCommas(x)}` : placeText(x, view.measure)),
 
-  // All of x that visible runs reach, from the start unless they lie far from it.
+  // All of x that visible runs reach, from the start unless they lie far from it; and the extent of the longest run,
+  // which smoothing is a part of.
   measureExtent() {
     const extents = runs.map((run) => {
       const parts = [run.train, run.validation].map((rows) => view.abscissae(run, rows)).filter((x) => x.length > 0);
       const from = parts.map((x) => (view.logX ? x.find((value) => value > 0) : x[0])).filter(Number.isFinite);
       return { run, low: Math.min(...from), high: Math.max(...parts.map((x) => x[x.length - 1])) };
     }).filter(({ low, high }) => low <= high);
-    view.longest = extents.reduce((most, { low, high }) => Math.max(most, high - low), 0);
+    view.longest = extents.reduce((most, { low, high }) => Math.max(most, view.logX ? Math.log(high / low) : high - low), 0);
     const shown = extents.filter(({ run }) => !view.hidden.has(run.index));
     let low = Math.min(...shown.map((extent) => extent.low)), high = Math.max(...shown.map((extent) => extent.high));
     if (!(low <= high)) [low, high] = [0, 1];
@@ -114,7 +115,8 @@ const panels = [
   { title: "Learning rate", height: 220, describe: learningRatePanel },
 ].map(({ wide, ...options }) => {
   const chart = new Chart(document.getElementById("panels"), options);
-  chart.figure.classList.toggle("wide", Boolean(wide));
+  chart.wide = Boolean(wide);
+  chart.figure.classList.toggle("wide", chart.wide);
   return chart;
 });
 panels[0].figure.after(element("p", { id: "caption", className: "note" }));
@@ -178,7 +180,7 @@ function refreshScales() {
 }
 
 function draw(paper) {
-  for (const chart of panels) chart.draw(paper);
+  for (const chart of panels) chart.draw(paper && (chart.wide ? paper : { ...paper, width: (paper.width - 20) / 2 }));
   drawScales(false, paper);
   showZoom();
 }

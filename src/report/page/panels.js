@@ -46,7 +46,7 @@ function against(curve, base) {
 // One quantity of a series: the smoothed line and what lies behind it, the raw curve of a run or the band of a group.
 function drawnLine(series, quantityOf, base) {
   const curves = series.members.map((run) => against(quantityOf(run), base)).filter((curve) => curve.x.length > 0);
-  const lines = curves.map((curve) => ({ x: curve.x, y: smoothed(curve.x, curve.y, view.scale()) }));
+  const lines = curves.map((curve) => ({ x: curve.x, y: smoothed(curve.x, curve.y, view.scale(), view.logX) }));
   if (lines.length === 0) return { x: [], y: [] };
   if (series.members.length > 1) {
     const mean = meanOf(lines);
@@ -104,6 +104,7 @@ function addMarks(curve, curves) {
     const x = view.xOfStep(run, mark.step);
     const onParent = mark.kind === "fork" && parent && !view.aligned && !view.difference ? heightAt(parent, x) : NaN;
     const y = Number.isFinite(onParent) ? onParent : heightAt(line, x);
+    if (!Number.isFinite(y)) continue;
     curve.marks.push({ ...mark, x, y });
     const first = line.y.findIndex(Number.isFinite);
     if (Number.isFinite(onParent) && first >= 0) curve.link = { x, from: onParent, to: line.y[first] };

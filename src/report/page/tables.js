@@ -54,5 +54,6 @@ function fillTables() {
                          : element("p", { className: "note" }, runs.length > 1 ? "The configs are equal." : "There is one run."));
   const problems = runs.flatMap((run) => run.problems);
   const notes = [...data.notes, ...problems].map((text) => element("p", { className: "note" }, text));
-  results.replaceChildren(cellTable(data.results), ...notes);
+  results.replaceChildren(cellTable(data.results));
+  document.getElementById("notes").replaceChildren(...notes);
 }
