@@ -15,8 +15,8 @@ struct LoadedConfig {
 
 // `path` is a checkpoint or a run directory (its newest whole checkpoint). `sets` are KEY=VALUE over its
 // config; only device, precision, attention_path, batch.micro_sequences, model.attention and model.rope_theta
-// can be changed without training, and any other key raises Exit::usage. s = "auto" stays that of the
-// training context.
+// can be changed without training, and any other key raises Exit::usage, and so does rope_theta for a model
+// without RoPE. s = "auto" stays that of the training context.
 LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::string> sets,
                                     std::optional<double> rope_theta = {});
 

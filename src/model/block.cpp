@@ -24,11 +24,11 @@ ConstTensor after_rotation(const BlockActs& a) { return a.qk ? ConstTensor(a.qk)
 struct AttentionInputs {
   ops::ConstHeads q, k, v;
 };
-AttentionInputs attention_inputs(const Block& block, const Pass& pass, const BlockActs& a) {
+AttentionInputs attention_inputs(const Block& block, int64_t B, const BlockActs& a) {
   const auto [H, K, D] = block.heads;
-  return {.q = heads(after_rotation(a), pass.B, 0, H, D),
-          .k = heads(after_rotation(a), pass.B, H, K, D),
-          .v = heads(ConstTensor(a.qkv), pass.B, H + K, K, D)};
+  return {.q = heads(after_rotation(a), B, 0, H, D),
+          .k = heads(after_rotation(a), B, H, K, D),
+          .v = heads(ConstTensor(a.qkv), B, H + K, K, D)};
 }
 
 // Heads of the tokens [first, first + T) of each sequence.
@@ -38,8 +38,29 @@ ops::Heads tokens_of(ops::Heads view, int64_t first, int64_t T) {
   return view;
 }
 
-void attention_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& a, KvCache* cache) {
+// The rows of those activations that a span of the pass owns; others are left empty.
+BlockActs rows_of(const BlockActs& a, int64_t begin, int64_t end) {
+  BlockActs part;
+  part.qkv = a.qkv.rows(begin, end);
+  if (a.qk_normed) part.qk_normed = a.qk_normed.rows(begin, end);
+  if (a.qk) part.qk = a.qk.rows(begin, end);
+  part.attn = a.attn.rows(begin, end);
+  return part;
+}
+
+// Writes the keys and values of a span behind its past ones, and lets its queries see all of them.
+void append_to_cache(Context& ctx, const Block& block, const Span& span, const KvCache& cache,
+                     AttentionInputs& inputs) {
   const auto [H, K, D] = block.heads;
+  const Tensor kv = cache.kv.rows(span.first * cache.P, (span.first + span.count) * cache.P);
+  const ops::Heads keys = heads(kv, span.count, 0, K, D), values = heads(kv, span.count, K, K, D);
+  ops::copy_heads(ctx, tokens_of(keys, span.past, span.T), inputs.k);
+  ops::copy_heads(ctx, tokens_of(values, span.past, span.T), inputs.v);
+  inputs.k = tokens_of(keys, 0, span.past + span.T);
+  inputs.v = tokens_of(values, 0, span.past + span.T);
+}
+
+void attention_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& a, KvCache* cache) {
   if (block.q_norm != nullptr)
     ops::qk_norm(ctx, {.qk = a.qk_normed,
                        .rstd = a.qk_rstd,
@@ -48,33 +69,34 @@ void attention_forward(Context& ctx, const Block& block, const Pass& pass, Block
                        .k_weight = block.k_norm->value,
                        .layout = block.heads,
                        .eps = block.norm_eps});
-  if (a.qk)
-    ops::rotate_and_scale(ctx, {.qk = a.qk,
-                                .x = before_rotation(a),
-                                .rotation = pass.tables->rotation,
-                                .log_n = pass.tables->log_n,
-                                .s = value_of(block.s),
-                                .b = value_of(block.b),
-                                .layout = block.heads,
-                                .T = pass.T,
-                                .first_position = pass.past});
-
-  auto [q, k, v] = attention_inputs(block, pass, a);
-  if (cache != nullptr) {
-    const ops::Heads keys = heads(cache->kv, pass.B, 0, K, D), values = heads(cache->kv, pass.B, K, K, D);
-    ops::copy_heads(ctx, tokens_of(keys, pass.past, pass.T), k);
-    ops::copy_heads(ctx, tokens_of(values, pass.past, pass.T), v);
-    k = tokens_of(keys, 0, pass.past + pass.T);
-    v = tokens_of(values, 0, pass.past + pass.T);
-  }
-  ops::attention(ctx, {.out = a.attn, .lse = a.lse, .q = q, .k = k, .v = v, .path = pass.path});
+  for_each_span(pass, [&](const Span& span, int64_t row) {
+    const BlockActs part = rows_of(a, row, row + span.rows());
+    if (part.qk)
+      ops::rotate_and_scale(ctx, {.qk = part.qk,
+                                  .x = before_rotation(part),
+                                  .rotation = pass.tables->rotation,
+                                  .log_n = pass.tables->log_n,
+                                  .s = value_of(block.s),
+                                  .b = value_of(block.b),
+                                  .layout = block.heads,
+                                  .T = span.T,
+                                  .first_position = span.past});
+    AttentionInputs inputs = attention_inputs(block, span.count, part);
+    if (cache != nullptr) append_to_cache(ctx, block, span, *cache, inputs);
+    ops::attention(ctx, {.out = part.attn,
+                         .lse = cache == nullptr ? a.lse : Tensor(),
+                         .q = inputs.q,
+                         .k = inputs.k,
+                         .v = inputs.v,
+                         .path = pass.path});
+  });
 }
 
 // dqkv (N, (H+2K)D) is overwritten.
 void attention_backward(Context& ctx, const Block& block, const Pass& pass, const BlockActs& a, Tensor dqkv,
                         ConstTensor dattn) {
   const auto [H, K, D] = block.heads;
-  const auto [q, k, v] = attention_inputs(block, pass, a);
+  const auto [q, k, v] = attention_inputs(block, pass.B, a);
   ops::attention_backward(ctx, {.dq = heads(dqkv, pass.B, 0, H, D),
                                 .dk = heads(dqkv, pass.B, H, K, D),
                                 .dv = heads(dqkv, pass.B, H + K, K, D),

@@ -1,6 +1,7 @@
 // One transformer block, pre-norm: x += proj(attention(norm1(x))); x += down(act(up(norm2(x)))).
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,14 +20,35 @@ Tables take_tables(const ModelConfig& config, int64_t P, DType dtype, Arena& are
 // Computes them on the host; after the arena has memory.
 void fill_tables(const ModelConfig& config, const Tables& tables);
 
-// What one pass over the model works on: B sequences of T tokens, N = B T rows.
+// Sequences of a ragged pass that stand alike and lie one behind the other: `count` of them, the first being
+// sequence `first` of the KV cache, each with T new tokens behind the `past` ones that the cache holds.
+struct Span {
+  int64_t first, count, T, past;
+  int64_t rows() const { return count * T; }
+};
+
+// What one pass over the model works on: B sequences of T tokens, N = B T rows. A pass that goes on with
+// cached sequences of different lengths is ragged: it has T = N rows of B = 1, of which the first belong to
+// `spans`, one behind the other; what is left of them is padding, which is computed and means nothing. All
+// that works on single rows (norms, products, activations) takes the rows together, and only position and
+// attention go span by span: so the weights are read once for all sequences.
 struct Pass {
   int64_t B, T;
   const Tables* tables;
   ops::AttentionPath path = ops::AttentionPath::fused;
-  int64_t past = 0;  // tokens of each sequence that are already in the KV cache
+  std::span<const Span> spans = {};
   int64_t N() const { return B * T; }
 };
+
+// Calls body(span, first row) for the spans of a pass, which is one of its own when it is not ragged.
+template <class F> void for_each_span(const Pass& pass, const F& body) {
+  if (pass.spans.empty()) return body(Span{.first = 0, .count = pass.B, .T = pass.T, .past = 0}, int64_t{0});
+  int64_t row = 0;
+  for (const Span& span : pass.spans) {
+    body(span, row);
+    row += span.rows();
+  }
+}
 
 struct Block {
   ops::HeadLayout heads;
@@ -65,14 +87,15 @@ struct BlockActs {
 };
 BlockActs take_block_acts(const Block& block, const Pass& pass, DType dtype, Arena& arena);
 
-// Keys and values of the tokens seen so far, of one layer: (B * P, 2 K D), the keys (rotated) before the
-// values.
+// Keys and values of the tokens seen so far, of one layer: those of each sequence in P rows, (sequences * P,
+// 2 K D), the keys (rotated) before the values.
 struct KvCache {
   Tensor kv;
+  int64_t P;
 };
 
-// y (N, C) = block(acts.x). Overwrites y and the activations. With a cache, the pass's keys and values are
-// appended to it at pass.past, and the queries see all of it.
+// y (N, C) = block(acts.x). Overwrites y and the activations. With a cache, the keys and values of each span
+// are written behind its `past` tokens, and its queries see all of those; acts.lse is then left alone.
 void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& acts, Tensor y,
                    KvCache* cache = nullptr);
 

@@ -1,79 +1,242 @@
 #include "model/generator.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
+#include "ops/copy_heads.h"
+
 namespace keen {
 
-int32_t choose_token(std::span<const double> logits, const Sampling& sampling, double uniform) {
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto more_likely = [&](int32_t a, int32_t b) {
-    const double x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-    return x > y || (x == y && a < b);
-  };
-  if (sampling.temperature <= 0) return *std::min_element(order.begin(), order.end(), more_likely);
-  if (sampling.top_k > 0 && sampling.top_k < static_cast<int64_t>(order.size())) {
-    std::partial_sort(order.begin(), order.begin() + sampling.top_k, order.end(), more_likely);
-    order.resize(static_cast<size_t>(sampling.top_k));
-  } else {
-    std::sort(order.begin(), order.end(), more_likely);
+namespace {
+
+// Ids from the most likely on, as far as they were asked for: nobody sorts a whole vocabulary to draw from
+// its head.
+class Ranking {
+ public:
+  explicit Ranking(std::span<const double> logits) : logits_(logits), order_(logits.size()) {
+    std::iota(order_.begin(), order_.end(), 0);
+  }
+  size_t size() const { return order_.size(); }
+  int32_t operator[](size_t rank) {
+    if (rank >= sorted_) sort_up_to(std::min(order_.size(), std::max<size_t>(64, 4 * sorted_)));
+    return order_[rank];
   }
 
-  const double top = logits[static_cast<size_t>(order[0])];
-  std::vector<double> weights;
-  double total = 0;
-  for (const int32_t id : order) {
-    weights.push_back(std::exp((logits[static_cast<size_t>(id)] - top) / sampling.temperature));
-    total += weights.back();
+ private:
+  void sort_up_to(size_t end) {
+    const auto more_likely = [this](int32_t a, int32_t b) {
+      const double x = logits_[static_cast<size_t>(a)], y = logits_[static_cast<size_t>(b)];
+      return x > y || (x == y && a < b);
+    };
+    const auto at = [this](size_t i) { return order_.begin() + static_cast<std::ptrdiff_t>(i); };
+    if (end < order_.size()) std::nth_element(at(sorted_), at(end), order_.end(), more_likely);
+    std::sort(at(sorted_), at(end), more_likely);
+    sorted_ = end;
   }
-  double kept = 0;
-  size_t count = 0;
-  while (count < weights.size() && (count == 0 || kept < sampling.top_p * total)) kept += weights[count++];
-  double left = uniform * kept;
-  for (size_t i = 0; i + 1 < count; ++i) {
-    left -= weights[i];
-    if (left < 0) return order[i];
-  }
-  return order[count - 1];
+
+  std::span<const double> logits_;
+  std::vector<int32_t> order_;
+  size_t sorted_ = 0;
+};
+
+// The sum of exp((logit - top) / temperature) over all tokens, in the order of their ids.
+double sum_of_weights(std::span<const double> logits, double top, double temperature) {
+  double sum = 0;
+  for (const double logit : logits) sum += std::exp((logit - top) / temperature);
+  return sum;
 }
 
-Generator::Generator(Context& ctx, const Gpt& gpt, int64_t capacity, Arena& activations)
-    : ctx_(ctx), gpt_(gpt), arena_(activations), capacity_(capacity) {
+// Rows that a pass has in truth: 2^k or 3 * 2^k. So the GEMM library makes its kernels for few sizes, all
+// of them at the start, and at most a third of the rows are padding.
+int64_t padded_rows(int64_t rows) {
+  const auto power = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
+  return rows <= power / 4 * 3 ? power / 4 * 3 : power;
+}
+
+// The last of the T tokens of each of `count` sequences that lie in `rows` one behind the other.
+ops::ConstHeads last_tokens(const ConstTensor& rows, int64_t count) {
+  ops::ConstHeads view = ops::heads(rows, count, 0, 1, rows.shape[1]);
+  if (view.data != nullptr) view.data += (view.T - 1) * view.token_stride * size_of(view.dtype);
+  view.T = 1;
+  return view;
+}
+
+}  // namespace
+
+ChosenToken choose_token(std::span<const double> logits, const Sampling& sampling, double uniform) {
+  const double top = *std::max_element(logits.begin(), logits.end());
+  const double all = sum_of_weights(logits, top, 1);
+  // An infinity makes the sum NaN or 0 too.
+  if (!(all > 0) || !std::isfinite(top) || !std::isfinite(all))
+    fail(Exit::non_finite,
+         "the model's logits are not finite: no token can be drawn. \"keen inspect\" tells whether a weight "
+         "of "
+         "the checkpoint is not finite; otherwise try --precision fp32");
+  const auto chosen = [&](int32_t id) {
+    return ChosenToken{id, logits[static_cast<size_t>(id)] - top - std::log(all)};
+  };
+  Ranking ranking(logits);
+  if (sampling.temperature <= 0) return chosen(ranking[0]);
+
+  const auto weight = [&](size_t rank) {
+    return std::exp((logits[static_cast<size_t>(ranking[rank])] - top) / sampling.temperature);
+  };
+  size_t count = ranking.size();
+  double total = 0;
+  if (sampling.top_k > 0 && sampling.top_k < static_cast<int64_t>(count)) {
+    count = static_cast<size_t>(sampling.top_k);
+    for (size_t rank = 0; rank < count; ++rank) total += weight(rank);
+  } else {
+    total = sum_of_weights(logits, top, sampling.temperature);
+  }
+  double kept = total;
+  if (sampling.top_p < 1) {
+    kept = 0;
+    size_t rank = 0;
+    while (rank < count && (rank == 0 || kept < sampling.top_p * total)) kept += weight(rank++);
+    count = rank;
+  }
+  double left = uniform * kept;
+  for (size_t rank = 0; rank + 1 < count; ++rank) {
+    left -= weight(rank);
+    if (left < 0) return chosen(ranking[rank]);
+  }
+  return chosen(ranking[count - 1]);
+}
+
+Generator::Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, Arena& activations)
+    : ctx_(ctx),
+      gpt_(gpt),
+      arena_(activations),
+      B_(B),
+      capacity_(capacity),
+      most_rows_(std::min(std::max(kPiece, B), B * capacity)),
+      length_(static_cast<size_t>(B)) {
+  check(B >= 1 && capacity >= 1, "Generator: at least one sequence and one token");
   check(gpt.positions == nullptr || capacity <= gpt.config.context,
         "Generator: no more than the learned positions");
   for (const Block& block : gpt.blocks)
-    caches_.push_back({arena_.take({capacity, 2 * block.heads.K * block.heads.D}, gpt.dtype)});
-  ids_ = arena_.take({kPiece}, DType::i32);
-  logits_ = arena_.take({1, gpt.config.vocab_size}, wide(gpt.dtype));
-  host_logits_.resize(static_cast<size_t>(gpt.config.vocab_size));
-  if (!ctx.planning) return;
-  // The largest pass that can come: a whole piece at the end of the cache.
-  length_ = std::max<int64_t>(0, capacity - kPiece);
-  feed_piece(std::vector<int32_t>(static_cast<size_t>(std::min(kPiece, capacity))));
+    caches_.push_back({arena_.take({B * capacity, 2 * block.heads.K * block.heads.D}, gpt.dtype), capacity});
+  ids_ = arena_.take({padded_rows(most_rows_)}, DType::i32);
+  last_rows_ = arena_.take({padded_rows(B), gpt.config.width}, gpt.dtype);
+  logits_ = arena_.take({padded_rows(B), gpt.config.vocab_size}, wide(gpt.dtype));
+  if (ctx.planning) plan();
+  host_logits_.resize(static_cast<size_t>(B * gpt.config.vocab_size));
 }
 
-std::span<const double> Generator::feed(std::span<const int32_t> ids) {
-  check(!ids.empty(), "Generator::feed: at least one token");
-  const auto count = static_cast<int64_t>(ids.size());
-  check(length_ + count <= capacity_, "Generator::feed: no more tokens than the cache holds");
-  for (; !ids.empty(); ids = ids.subspan(std::min<size_t>(ids.size(), kPiece)))
-    feed_piece(ids.first(std::min<size_t>(ids.size(), kPiece)));
-  to_doubles(logits_, host_logits_);
-  return host_logits_;
+// Every number of rows that a pass can have, so that each finds its scratch; and as many sequences as there
+// are, which is where attention takes most.
+void Generator::plan() {
+  for (int64_t rows = 1; rows <= padded_rows(most_rows_); rows = padded_rows(rows + 1)) {
+    const int64_t T = std::min({rows, kPiece, capacity_});
+    const Piece piece{0, {.first = 0, .count = 1, .T = T, .past = capacity_ - T}, true};
+    const std::vector<Piece> alone(static_cast<size_t>(std::min(B_, rows / T)), piece);
+    run_pass(alone, std::vector<int32_t>(static_cast<size_t>(std::min(rows, most_rows_))));
+  }
+  std::vector<Piece> together;
+  for (int64_t b = 0; b < B_; ++b)
+    together.push_back({0, {.first = b, .count = 1, .T = 1, .past = capacity_ - 1}, true});
+  run_pass(together, std::vector<int32_t>(static_cast<size_t>(B_)));
 }
 
-void Generator::feed_piece(std::span<const int32_t> ids) {
-  const Pass pass{.B = 1, .T = static_cast<int64_t>(ids.size()), .tables = &gpt_.tables, .past = length_};
+void Generator::feed(std::span<const Feed> feeds) {
+  std::vector<std::span<const int32_t>> rest;
+  for (size_t i = 0; i < feeds.size(); ++i) {
+    const Feed& feed = feeds[i];
+    check(0 <= feed.sequence && feed.sequence < B_ && (i == 0 || feeds[i - 1].sequence < feed.sequence),
+          "Generator::feed: sequences that ascend");
+    check(!feed.ids.empty(), "Generator::feed: at least one token");
+    check(length(feed.sequence) + std::ssize(feed.ids) <= capacity_,
+          "Generator::feed: no more tokens than the cache holds");
+    rest.push_back(feed.ids);
+  }
+  for (bool more = true; more;) {
+    more = false;
+    std::vector<Piece> pieces;
+    std::vector<int32_t> ids;
+    for (size_t i = 0; i < feeds.size(); ++i) {
+      const int64_t T = std::min(kPiece, std::ssize(rest[i]));
+      if (T == 0) continue;
+      if (std::ssize(ids) + T > most_rows_) {
+        more = true;
+        continue;
+      }
+      const int64_t sequence = feeds[i].sequence;
+      const auto taken = rest[i].first(static_cast<size_t>(T));
+      rest[i] = rest[i].subspan(taken.size());
+      more = more || !rest[i].empty();
+      pieces.push_back(
+          {i, {.first = sequence, .count = 1, .T = T, .past = length(sequence)}, rest[i].empty()});
+      ids.insert(ids.end(), taken.begin(), taken.end());
+      length_[static_cast<size_t>(sequence)] += T;
+    }
+    if (!pieces.empty()) run_pass(pieces, ids);
+  }
+}
+
+void Generator::run_pass(std::span<const Piece> pieces, std::span<const int32_t> ids) {
+  // Sequences that stand alike become one span.
+  std::vector<Span> spans;
+  std::vector<bool> last;
+  std::vector<size_t> wanted;  // feeds whose logits this pass gives, in the order of their rows
+  for (const Piece& piece : pieces) {
+    if (piece.last) wanted.push_back(piece.feed);
+    if (!spans.empty() && last.back() == piece.last && spans.back().T == piece.span.T &&
+        spans.back().past == piece.span.past && spans.back().first + spans.back().count == piece.span.first) {
+      ++spans.back().count;
+    } else {
+      spans.push_back(piece.span);
+      last.push_back(piece.last);
+    }
+  }
+  const Pass pass{.B = 1, .T = padded_rows(std::ssize(ids)), .tables = &gpt_.tables, .spans = spans};
   const int64_t mark = arena_.mark();
   GptActs acts = take_gpt_acts(gpt_, pass, Keep::nothing, arena_);
   const Tensor inputs = ids_.rows(0, pass.T);
   if (!ctx_.planning) std::copy(ids.begin(), ids.end(), inputs.as<int32_t>());
   gpt_forward(ctx_, gpt_, pass, acts, inputs, &caches_);
-  gpt_logits(ctx_, gpt_, logits_, acts.norm.rows(pass.T - 1, pass.T));
+
+  int64_t row = 0, count = 0;
+  for (size_t i = 0; i < spans.size(); row += spans[i++].rows()) {
+    if (!last[i]) continue;
+    const Tensor to = last_rows_.rows(count, count + spans[i].count);
+    ops::copy_heads(ctx_, ops::heads(to, spans[i].count, 0, 1, gpt_.config.width),
+                    last_tokens(acts.norm.rows(row, row + spans[i].rows()), spans[i].count));
+    count += spans[i].count;
+  }
   arena_.release(mark);
-  length_ += pass.T;
+  if (count == 0) return;
+  gpt_logits(ctx_, gpt_, logits_.rows(0, padded_rows(count)), last_rows_.rows(0, padded_rows(count)));
+  if (ctx_.planning) return;
+  const auto V = static_cast<size_t>(gpt_.config.vocab_size);
+  for (size_t i = 0; i < wanted.size(); ++i)
+    to_doubles(logits_.rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1),
+               std::span(host_logits_).subspan(wanted[i] * V, V));
+}
+
+std::span<const double> Generator::logits(size_t i) const {
+  const auto V = static_cast<size_t>(gpt_.config.vocab_size);
+  return std::span(host_logits_).subspan(i * V, V);
+}
+
+void Generator::truncate(int64_t sequence, int64_t tokens) {
+  check(0 <= tokens && tokens <= length(sequence), "Generator::truncate: tokens that were fed");
+  length_[static_cast<size_t>(sequence)] = tokens;
+}
+
+void Generator::copy_prefix(int64_t from, int64_t to, int64_t tokens) {
+  check(from != to && tokens >= 1 && tokens <= length(from), "Generator::copy_prefix: tokens that were fed");
+  for (size_t l = 0; l < caches_.size(); ++l) {
+    const Tensor& kv = caches_[l].kv;
+    const int64_t columns = kv.shape[1];
+    const auto rows_of = [&](int64_t sequence) {
+      return ops::heads(kv.rows(sequence * capacity_, sequence * capacity_ + tokens), 1, 0, 1, columns);
+    };
+    ops::copy_heads(ctx_, rows_of(to), rows_of(from));
+  }
+  length_[static_cast<size_t>(to)] = tokens;
 }
 
 }  // namespace keen

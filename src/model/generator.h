@@ -1,5 +1,5 @@
-// Text generation: the model fed token by token with its keys and values cached, and the choice of the next
-// token.
+// Text generation: sequences fed token by token with their keys and values cached, many at once, and the
+// choice of the next token.
 #pragma once
 
 #include <span>
@@ -17,38 +17,71 @@ struct Sampling {
   double top_p = 1;        // only the fewest most likely tokens whose probabilities add up to p or more
 };
 
+struct ChosenToken {
+  int32_t id = 0;
+  double logprob = 0;  // ln of its probability under the model as it is: temperature 1, nothing cut off
+};
+
 // The token that `uniform` in [0, 1) chooses: tokens are ordered from the most likely on (ties by id), cut by
-// top_k, then by top_p on what is left, and drawn in proportion to exp(logit / temperature).
-int32_t choose_token(std::span<const double> logits, const Sampling& sampling, double uniform);
+// top_k, then by top_p on what is left, and drawn in proportion to exp(logit / temperature). Raises
+// Exit::non_finite for logits that are NaN or infinite.
+ChosenToken choose_token(std::span<const double> logits, const Sampling& sampling, double uniform);
 
 // Feeds tokens to a model that is bound without training. Keys and values of everything fed so far are
-// cached, in the arena `activations`, for at most `capacity` tokens. SSMax needs nothing special: a cached
-// key never changes, and the scale of a new query counts the keys that it sees.
+// cached, in the arena `activations`: B sequences of at most `capacity` tokens, each as long as it is. SSMax
+// needs nothing special: a cached key never changes, and the scale of a new query counts the keys that its
+// own sequence has.
+//
+// Sequences of any lengths go through the model together, as one ragged pass without padding between them, so
+// the weights are read once for all. What a sequence computes does not depend on the others: rows go through
+// norms, activations and matrix products one by one, and attention works on one sequence at a time, cut into
+// the same pieces whoever else is there. On the CPU the logits are equal bit for bit.
 class Generator {
  public:
-  // Tokens that one forward pass takes at most; longer prompts are fed in pieces.
+  // Tokens of a sequence that one pass takes at most; longer prompts are fed in pieces.
   static constexpr int64_t kPiece = 256;
+
+  struct Feed {
+    int64_t sequence;              // in [0, B)
+    std::span<const int32_t> ids;  // at least one, at most capacity - length(sequence)
+  };
 
   // Takes the cache and the workspace of one pass from the arena; call inside `bind` of plan_and_allocate. A
   // model with learned positions has a capacity of at most its context.
-  Generator(Context& ctx, const Gpt& gpt, int64_t capacity, Arena& activations);
+  Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, Arena& activations);
 
-  // Appends `ids` (at least one, at most capacity - length) and returns the logits (V) that follow the last
-  // of them, valid until the next call.
-  std::span<const double> feed(std::span<const int32_t> ids);
-  int64_t length() const { return length_; }
-  void clear() { length_ = 0; }
+  // Appends tokens to sequences, which ascend. The logits (V) that follow the last token of feeds[i] are
+  // logits(i), valid until the next call.
+  void feed(std::span<const Feed> feeds);
+  std::span<const double> logits(size_t i) const;
+
+  int64_t length(int64_t sequence) const { return length_[static_cast<size_t>(sequence)]; }
+  // Forgets all but the first `tokens` tokens of a sequence.
+  void truncate(int64_t sequence, int64_t tokens);
+  // Makes the first `tokens` tokens of `from` the whole of another sequence.
+  void copy_prefix(int64_t from, int64_t to, int64_t tokens);
 
  private:
-  void feed_piece(std::span<const int32_t> ids);
+  // A part of a feed that one pass takes.
+  struct Piece {
+    size_t feed;
+    Span span;  // of one sequence
+    bool last;  // the feed ends with it: its logits are wanted
+  };
+
+  void plan();
+  void run_pass(std::span<const Piece> pieces, std::span<const int32_t> ids);
 
   Context& ctx_;
   const Gpt& gpt_;
   Arena& arena_;
-  int64_t capacity_, length_ = 0;
+  int64_t B_, capacity_;
+  int64_t most_rows_;  // of a pass, before they are padded
+  std::vector<int64_t> length_;
   std::vector<KvCache> caches_;
-  Tensor ids_;     // (kPiece)
-  Tensor logits_;  // (1, V)
+  Tensor ids_;        // (padded most_rows)
+  Tensor last_rows_;  // (padded B, C)  the normed rows that the head reads
+  Tensor logits_;     // (padded B, V)
   std::vector<double> host_logits_;
 };
 

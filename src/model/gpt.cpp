@@ -120,12 +120,14 @@ GptActs take_gpt_acts(const Gpt& gpt, const Pass& pass, Keep keep, Arena& arena)
 void gpt_forward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, ConstTensor ids,
                  std::vector<KvCache>* caches) {
   const size_t L = gpt.blocks.size();
-  ops::embedding(ctx, {.y = acts.blocks[0].x,
-                       .ids = ids,
-                       .tokens = gpt.tokens->value,
-                       .positions = value_of(gpt.positions),
-                       .T = pass.T,
-                       .first_position = pass.past});
+  for_each_span(pass, [&](const Span& span, int64_t row) {
+    ops::embedding(ctx, {.y = acts.blocks[0].x.rows(row, row + span.rows()),
+                         .ids = ids.rows(row, row + span.rows()),
+                         .tokens = gpt.tokens->value,
+                         .positions = value_of(gpt.positions),
+                         .T = span.T,
+                         .first_position = span.past});
+  });
   for (size_t l = 0; l < L; ++l)
     block_forward(ctx, gpt.blocks[l], pass, acts.blocks[l], l + 1 < L ? acts.blocks[l + 1].x : acts.last,
                   caches == nullptr ? nullptr : &(*caches)[l]);

@@ -1,6 +1,8 @@
 #include "model/generator.h"
 
+#include <limits>
 #include <memory>
+#include <numeric>
 
 #include "model/tiny_gpt.h"
 
@@ -13,19 +15,19 @@ using testing::ssmax_fixed;
 using testing::tiny_config;
 using testing::TinyGpt;
 
-// A model bound for generation, with the weights of `source`.
+// A model bound for generation of B sequences, with the weights of `source`.
 struct Decoder {
   Context ctx;
   Gpt gpt;
   Gpt::Arenas arenas{Device::cpu};
   std::unique_ptr<Generator> generator;
 
-  Decoder(TinyGpt& source, int64_t capacity) : gpt(source.gpt.config, source.gpt.dtype) {
+  Decoder(TinyGpt& source, int64_t capacity, int64_t B = 1) : gpt(source.gpt.config, source.gpt.dtype) {
     plan_and_allocate(
         ctx, arenas,
         [&] {
           gpt.bind(false, capacity, arenas);
-          generator = std::make_unique<Generator>(ctx, gpt, capacity, arenas.activations);
+          generator = std::make_unique<Generator>(ctx, gpt, B, capacity, arenas.activations);
         },
         [] {});
     fill_tables(gpt.config, gpt.tables);
@@ -33,7 +35,23 @@ struct Decoder {
     std::copy(from.data, from.data + from.bytes(), gpt.params.master().data);
     gpt.params.round_values(ctx);
   }
+
+  // The logits that follow `ids` when they are appended to one sequence.
+  std::vector<double> feed(std::span<const int32_t> ids, int64_t sequence = 0) {
+    generator->feed(std::vector<Generator::Feed>{{sequence, ids}});
+    const auto logits = generator->logits(0);
+    return {logits.begin(), logits.end()};
+  }
 };
+
+std::vector<int32_t> random_ids(int64_t count, uint64_t key, int64_t vocab_size) {
+  const Philox random(key);
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < count; ++i)
+    ids.push_back(
+        static_cast<int32_t>(random.uniform(static_cast<uint64_t>(i)) * static_cast<double>(vocab_size)));
+  return ids;
+}
 
 // Trap 5: decoding with cached keys gives the logits of the full forward pass, for every kind of attention
 // and every way of cutting the text into pieces, also beyond the training context.
@@ -65,7 +83,7 @@ TEST(Generator, CachedDecodingEqualsTheFullForward) {
       Decoder decoder(full, T);
       for (size_t begin = 0; begin < ids.size(); begin += piece) {
         const size_t end = std::min(begin + piece, ids.size());
-        const auto logits = decoder.generator->feed(ids.subspan(begin, end - begin));
+        const auto logits = decoder.feed(ids.subspan(begin, end - begin));
         for (size_t v = 0; v < V; ++v)
           EXPECT_NEAR(logits[v], want[(end - 1) * V + v], 1e-11) << name << " " << piece;
       }
@@ -81,8 +99,7 @@ TEST(Generator, FeedsPromptsLongerThanOnePiece) {
   full.perturb(0.3);
   const auto want = full.logits();
   Decoder decoder(full, T);
-  const auto logits =
-      decoder.generator->feed(std::span<const int32_t>(full.ids.as<int32_t>(), static_cast<size_t>(T)));
+  const auto logits = decoder.feed({full.ids.as<int32_t>(), static_cast<size_t>(T)});
   for (size_t v = 0; v < 19; ++v) EXPECT_NEAR(logits[v], want[static_cast<size_t>(T - 1) * 19 + v], 1e-11);
 }
 
@@ -93,17 +110,110 @@ TEST(Generator, RefusesWhatDoesNotFit) {
   EXPECT_THROW(Decoder(full, 10), Error) << "learned positions end at 9";
   Decoder decoder(full, 9);
   const std::vector<int32_t> ids(10, 1);
-  EXPECT_THROW(decoder.generator->feed(ids), Error);
+  EXPECT_THROW(decoder.feed(ids), Error);
+  EXPECT_THROW(decoder.feed({}), Error);
+  EXPECT_THROW(decoder.feed({ids.data(), 1}, 1), Error) << "there is no second sequence";
+}
+
+// Traps 4 and 5: sequences of unequal lengths that go through the model together have, bit for bit, the
+// logits that each has alone, whatever they are: n counts a sequence's own keys.
+TEST(Generator, SequencesTogetherEqualEachAlone) {
+  const int64_t V = 19, capacity = Generator::kPiece + 60;
+  const std::vector<int64_t> prompts = {5, 1, Generator::kPiece + 40, 17, 5, 64, 5};
+  const auto B = std::ssize(prompts);
+  for (const auto& [name, attention] : std::vector<std::pair<const char*, LayerAttention>>{
+           {"softmax", LayerAttention{}}, {"ssmax", ssmax()}, {"ssmax_bias", ssmax_bias()}})
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
+      for (const PositionKind position : {PositionKind::rope, PositionKind::learned}) {
+        ModelConfig config = tiny_config();
+        config.attention.assign(2, attention);
+        config.position = position;
+        config.context = capacity;
+        TinyGpt source(config, dtype, 1, 4, Keep::nothing);
+        source.perturb(0.3);
+        Decoder together(source, capacity, B);
+        const int steps = 3;
+        std::vector<std::vector<int32_t>> ids;
+        for (int64_t b = 0; b < B; ++b)
+          ids.push_back(random_ids(prompts[static_cast<size_t>(b)] + steps, static_cast<uint64_t>(b), V));
+        // The prompts, then a token of each at a time; in the last step one of them is left out.
+        std::vector<std::vector<std::vector<double>>> got(static_cast<size_t>(B));
+        for (int step = 0; step <= steps; ++step) {
+          std::vector<Generator::Feed> feeds;
+          for (int64_t b = 0; b < B; ++b) {
+            if (step == steps && b == 3) continue;
+            const auto prompt = static_cast<size_t>(prompts[static_cast<size_t>(b)]);
+            const std::span<const int32_t> all = ids[static_cast<size_t>(b)];
+            feeds.push_back(
+                {b, step == 0 ? all.first(prompt) : all.subspan(prompt + static_cast<size_t>(step) - 1, 1)});
+          }
+          together.generator->feed(feeds);
+          for (size_t i = 0; i < feeds.size(); ++i) {
+            const auto logits = together.generator->logits(i);
+            got[static_cast<size_t>(feeds[i].sequence)].emplace_back(logits.begin(), logits.end());
+          }
+        }
+        for (int64_t b = 0; b < B; ++b) {
+          Decoder alone(source, capacity);
+          const auto at = static_cast<size_t>(b), prompt = static_cast<size_t>(prompts[at]);
+          std::vector<std::vector<double>> want = {alone.feed({ids[at].data(), prompt})};
+          while (want.size() < got[at].size())
+            want.push_back(alone.feed({ids[at].data() + prompt + want.size() - 1, 1}));
+          EXPECT_EQ(got[at], want) << name << " " << name_of(dtype) << " sequence " << b;
+        }
+      }
+}
+
+// And those are the logits of the full forward pass of each sequence.
+TEST(Generator, UnequalSequencesEqualTheFullForward) {
+  for (const LayerAttention& attention : {LayerAttention{}, ssmax(), ssmax_bias()}) {
+    ModelConfig config = tiny_config();
+    config.attention.assign(2, attention);
+    std::vector<std::unique_ptr<TinyGpt>> full;
+    std::vector<Generator::Feed> feeds;
+    for (const int64_t T : {7, 23, 2}) {
+      full.push_back(std::make_unique<TinyGpt>(config, DType::f64, 1, T, Keep::nothing));
+      full.back()->perturb(0.3);
+      feeds.push_back({std::ssize(feeds), {full.back()->ids.as<int32_t>(), static_cast<size_t>(T)}});
+    }
+    Decoder decoder(*full[0], 23, 3);
+    decoder.generator->feed(feeds);
+    for (size_t i = 0; i < full.size(); ++i) {
+      const auto want = full[i]->logits();
+      for (size_t v = 0; v < 19; ++v)
+        EXPECT_NEAR(decoder.generator->logits(i)[v], want[want.size() - 19 + v], 1e-11) << i;
+    }
+  }
+}
+
+TEST(Generator, ACopiedPrefixIsAsGoodAsAFedOne) {
+  ModelConfig config = tiny_config();
+  config.attention = {ssmax(), LayerAttention{}};
+  TinyGpt source(config, DType::f32, 1, 4, Keep::nothing);
+  source.perturb(0.3);
+  Decoder decoder(source, 30, 3);
+  const std::vector<int32_t> ids = random_ids(20, 1, 19), other = random_ids(9, 2, 19);
+  decoder.feed({ids.data(), 19}, 0);  // two tokens more than the prefix
+  decoder.feed(other, 2);
+  decoder.generator->copy_prefix(0, 2, 17);
+  EXPECT_EQ(decoder.generator->length(2), 17);
+  const auto copied = decoder.feed({ids.data() + 17, 3}, 2);
+  decoder.feed({ids.data(), 17}, 1);
+  EXPECT_EQ(copied, decoder.feed({ids.data() + 17, 3}, 1));
+  decoder.generator->truncate(0, 17);
+  EXPECT_EQ(copied, decoder.feed({ids.data() + 17, 3}, 0));
+  EXPECT_THROW(decoder.generator->copy_prefix(0, 1, 21), Error);
+  EXPECT_THROW(decoder.generator->truncate(0, 21), Error);
 }
 
 TEST(ChooseToken, FollowsTheSettings) {
   const std::vector<double> logits = {1, 3, 2, 3, -1};
-  EXPECT_EQ(choose_token(logits, {.temperature = 0}, 0.9), 1) << "the first of equals";
-  EXPECT_EQ(choose_token(logits, {.top_k = 1}, 0.99), 1);
-  EXPECT_EQ(choose_token(logits, {.top_k = 2}, 0.99), 3);
-  EXPECT_EQ(choose_token(logits, {.top_p = 0.1}, 0.99), 1);
-  EXPECT_EQ(choose_token(logits, {}, 0.9999999), 4);
-  EXPECT_EQ(choose_token(logits, {}, 0), 1);
+  EXPECT_EQ(choose_token(logits, {.temperature = 0}, 0.9).id, 1) << "the first of equals";
+  EXPECT_EQ(choose_token(logits, {.top_k = 1}, 0.99).id, 1);
+  EXPECT_EQ(choose_token(logits, {.top_k = 2}, 0.99).id, 3);
+  EXPECT_EQ(choose_token(logits, {.top_p = 0.1}, 0.99).id, 1);
+  EXPECT_EQ(choose_token(logits, {}, 0.9999999).id, 4);
+  EXPECT_EQ(choose_token(logits, {}, 0).id, 1);
 }
 
 // The share of each token over many draws is its probability at that temperature.
@@ -115,9 +225,57 @@ TEST(ChooseToken, DrawsInProportion) {
   for (const double x : logits) total += std::exp(x / temperature);
   const int draws = 20000;
   for (int i = 0; i < draws; ++i)
-    ++count[static_cast<size_t>(choose_token(logits, {.temperature = temperature}, (i + 0.5) / draws))];
+    ++count[static_cast<size_t>(choose_token(logits, {.temperature = temperature}, (i + 0.5) / draws).id)];
   for (size_t v = 0; v < 3; ++v)
     EXPECT_NEAR(count[v] / draws, std::exp(logits[v] / temperature) / total, 1e-3);
+}
+
+// The definition, word by word, with everything sorted; the vocabulary is larger than what is ranked at once.
+TEST(ChooseToken, EqualsTheDefinitionOnALargeVocabulary) {
+  const Philox random(3);
+  std::vector<double> logits;
+  for (uint64_t i = 0; i < 3000; ++i) logits.push_back(std::round(4 * random.normal(i)) / 2);  // many equals
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
+  for (const Sampling& sampling : std::vector<Sampling>{{},
+                                                        {.temperature = 0.5},
+                                                        {.temperature = 3, .top_k = 500},
+                                                        {.temperature = 2, .top_p = 0.7},
+                                                        {.top_k = 100, .top_p = 0.9}}) {
+    std::vector<double> sums;  // of the weights, up to each rank
+    for (const int32_t id : order)
+      sums.push_back((sums.empty() ? 0 : sums.back()) +
+                     std::exp(logits[static_cast<size_t>(id)] / sampling.temperature));
+    if (sampling.top_k > 0) sums.resize(static_cast<size_t>(sampling.top_k));
+    const double enough = sampling.top_p * sums.back() - 1e-9;
+    sums.resize(static_cast<size_t>(
+        std::min(std::lower_bound(sums.begin(), sums.end(), enough) - sums.begin() + 1, std::ssize(sums))));
+    for (int i = 0; i < 200; ++i) {
+      const double uniform = (i + 0.5) / 200;
+      const auto rank = std::lower_bound(sums.begin(), sums.end(), uniform * sums.back()) - sums.begin();
+      EXPECT_EQ(choose_token(logits, sampling, uniform).id, order[static_cast<size_t>(rank)]);
+    }
+  }
+}
+
+TEST(ChooseToken, TellsTheProbabilityUnderTheModelAsItIs) {
+  const std::vector<double> logits = {1000, 1001, 1003};
+  const double sum = std::exp(-3.0) + std::exp(-2.0) + 1;
+  EXPECT_NEAR(choose_token(logits, {.temperature = 0}, 0).logprob, -std::log(sum), 1e-12);
+  EXPECT_NEAR(choose_token(logits, {.temperature = 50}, 0.999).logprob, -3 - std::log(sum), 1e-12);
+}
+
+TEST(ChooseToken, RefusesLogitsThatAreNotFinite) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const double bad : {infinity, std::nan("")})
+    for (const size_t place : {0, 1, 2}) {
+      std::vector<double> logits = {1, 2, 3};
+      logits[place] = bad;
+      EXPECT_THROW(choose_token(logits, {}, 0.5), Error) << bad << " at " << place;
+    }
 }
 
 }  // namespace
