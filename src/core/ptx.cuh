@@ -60,7 +60,8 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&matrices)[4]
 // c += A B on the tensor cores: bf16 factors, float sums. All lanes take part.
 __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                              uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -73,8 +74,8 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
-// x, about which the compiler knows nothing: what follows from it is computed here anew, instead of once before a loop
-// and then kept in registers.
+// x, about which the compiler knows nothing: what follows from it is computed here anew, instead of once
+// before a loop and then kept in registers.
 __device__ __forceinline__ int opaque(int x) {
   asm volatile("" : "+r"(x));
   return x;

@@ -31,13 +31,15 @@ template <class T> DeviceHeads<T> device_heads(const Heads& x) {
   return {x.as<T>(), x.sequence_stride, narrow_stride(x.token_stride), static_cast<int>(x.D)};
 }
 // Rows (B * T, H D), as out and dout are.
-template <class T, class TensorType> DeviceHeads<T> packed_heads(const TensorType& x, int64_t tokens, int64_t D) {
+template <class T, class TensorType>
+DeviceHeads<T> packed_heads(const TensorType& x, int64_t tokens, int64_t D) {
   const int64_t columns = x.shape[1];
-  return {x.template as<std::remove_const_t<T>>(), tokens * columns, narrow_stride(columns), static_cast<int>(D)};
+  return {x.template as<std::remove_const_t<T>>(), tokens * columns, narrow_stride(columns),
+          static_cast<int>(D)};
 }
 
-// Any type and head width, one row or key a block: the second opinion on the flash kernels, what takes the shapes
-// that they do not, and, with the keys of a row shared out over blocks, decoding.
+// Any type and head width, one row or key a block: the second opinion on the flash kernels, what takes the
+// shapes that they do not, and, with the keys of a row shared out over blocks, decoding.
 void rows_forward(Context& ctx, const Attention& args, Tensor work);
 void rows_backward(Context& ctx, const AttentionBackward& args, ConstTensor delta);
 

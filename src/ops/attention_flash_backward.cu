@@ -1,7 +1,8 @@
-// The flash backward pass, in two kernels that compute the weights anew from lse, each sum by one warp in one order.
-// dk and dv: a block of four warps has 64 or 128 keys of one key head, and goes through the queries that see them, head
-// by head; it computes transposed scores (rows are keys), so that weights and gradients of scores are factors of the
-// next products as they lie in the registers. dq: a block has 128 queries, and goes through the keys that they see.
+// The flash backward pass, in two kernels that compute the weights anew from lse, each sum by one warp in one
+// order. dk and dv: a block of four warps has 64 or 128 keys of one key head, and goes through the queries
+// that see them, head by head; it computes transposed scores (rows are keys), so that weights and gradients
+// of scores are factors of the next products as they lie in the registers. dq: a block has 128 queries, and
+// goes through the keys that they see.
 #include <cmath>
 
 #include "ops/attention_cuda.cuh"
@@ -43,7 +44,8 @@ __device__ __forceinline__ float weight(float score, float scale_log2, float lse
   return visible ? ptx::exp2_approx(score * scale_log2 - lse_log2) : 0.0f;
 }
 
-template <int kD> __global__ void __launch_bounds__(kTileThreads, 2) flash_backward_keys_kernel(BackwardArgs a) {
+template <int kD>
+__global__ void __launch_bounds__(kTileThreads, 2) flash_backward_keys_kernel(BackwardArgs a) {
   using Block = KeyBlock<kD>;
   constexpr int kM = Block::kM, kStep = Block::kStep;
   using Scores = Fragments<kM, kStep / 8>;
@@ -55,13 +57,15 @@ template <int kD> __global__ void __launch_bounds__(kTileThreads, 2) flash_backw
   const int keys = a.tokens - j0;  // behind them rows are zeros and are not stored
 
   bf16* shared = reinterpret_cast<bf16*>(cuda::dynamic_shared());
-  const Tile<kD> k{shared}, v{k.data + Block::kKeys * kD}, q{v.data + Block::kKeys * kD}, dout{q.data + 2 * kStep * kD};
+  const Tile<kD> k{shared}, v{k.data + Block::kKeys * kD}, q{v.data + Block::kKeys * kD},
+      dout{q.data + 2 * kStep * kD};
   float* lse = reinterpret_cast<float*>(dout.data + 2 * kStep * kD);
   float* delta = lse + 2 * kStep;
   // Queries behind the last are zeros with lse and delta of 0: their weights are 1, and add zeros.
   const auto copy_queries = [&](int h, int i, int stage) {
     q.from(stage * kStep).template copy_async<kStep>(a.q.row(b, i, h), a.q.token_stride, a.tokens - i);
-    dout.from(stage * kStep).template copy_async<kStep>(a.dout.row(b, i, h), a.dout.token_stride, a.tokens - i);
+    dout.from(stage * kStep)
+        .template copy_async<kStep>(a.dout.row(b, i, h), a.dout.token_stride, a.tokens - i);
     if (thread < 2 * kStep) {
       const int x = thread % kStep;
       ptx::copy_async_4((thread < kStep ? lse : delta) + stage * kStep + x,
@@ -102,7 +106,8 @@ template <int kD> __global__ void __launch_bounds__(kTileThreads, 2) flash_backw
         const float lse_log2 = lse[stage * kStep + Scores::column(n, e, lane)] * kLog2e;
 #pragma unroll
         for (int m = 0; m < kM; ++m)
-          p.x[m][n][e] = weight(p.x[m][n][e], a.scale_log2, lse_log2, Scores::above_diagonal(m, n, e) >= least);
+          p.x[m][n][e] =
+              weight(p.x[m][n][e], a.scale_log2, lse_log2, Scores::above_diagonal(m, n, e) >= least);
       }
     add_weighted_rows(dv, p, dout_step, place);
     Scores dp;
@@ -132,13 +137,15 @@ template <int kD> __global__ void __launch_bounds__(kTileThreads, 2) flash_backw
                                            keys - warp_row, lane);
 }
 
-template <int kD> __global__ void __launch_bounds__(kTileThreads, 2) flash_backward_queries_kernel(BackwardArgs a) {
+template <int kD>
+__global__ void __launch_bounds__(kTileThreads, 2) flash_backward_queries_kernel(BackwardArgs a) {
   using Block = QueryBlock<kD>;
   constexpr int kStep = Block::kStep;
   using Scores = Fragments<2, kStep / 8>;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % cuda::kWarp;
   const int item = static_cast<int>(blockIdx.x);
-  const int h = item % a.H, b = item / a.H / a.blocks, i0 = (a.blocks - 1 - item / a.H % a.blocks) * Block::kQueries;
+  const int h = item % a.H, b = item / a.H / a.blocks,
+            i0 = (a.blocks - 1 - item / a.H % a.blocks) * Block::kQueries;
   const int warp_row = thread / cuda::kWarp * 32, i_warp = i0 + warp_row;
   const int queries = a.tokens - i0 < Block::kQueries ? a.tokens - i0 : Block::kQueries, end = i0 + queries;
 
@@ -146,8 +153,10 @@ template <int kD> __global__ void __launch_bounds__(kTileThreads, 2) flash_backw
   const Tile<kD> q{shared}, dout{q.data + Block::kQueries * kD}, k{dout.data + Block::kQueries * kD};
   const Tile<kD> v{k.data + 2 * kStep * kD};
   const auto copy_keys = [&](int key, int stage) {
-    k.from(stage * kStep).template copy_async<kStep>(a.k.row(b, key, h / a.group), a.k.token_stride, end - key);
-    v.from(stage * kStep).template copy_async<kStep>(a.v.row(b, key, h / a.group), a.v.token_stride, end - key);
+    k.from(stage * kStep)
+        .template copy_async<kStep>(a.k.row(b, key, h / a.group), a.k.token_stride, end - key);
+    v.from(stage * kStep)
+        .template copy_async<kStep>(a.v.row(b, key, h / a.group), a.v.token_stride, end - key);
   };
   q.template copy_async<Block::kQueries>(a.q.row(b, i0, h), a.q.token_stride, queries);
   dout.template copy_async<Block::kQueries>(a.dout.row(b, i0, h), a.dout.token_stride, queries);
@@ -195,8 +204,8 @@ template <int kD> __global__ void __launch_bounds__(kTileThreads, 2) flash_backw
   }
 
   const float scales[2][2] = {{a.scale, a.scale}, {a.scale, a.scale}};
-  q.from(warp_row).template store_rows<2>(dq, scales, a.dq.row(b, i_warp, h), a.dq.token_stride, queries - warp_row,
-                                          lane);
+  q.from(warp_row).template store_rows<2>(dq, scales, a.dq.row(b, i_warp, h), a.dq.token_stride,
+                                          queries - warp_row, lane);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -231,11 +240,16 @@ template <int kD> void backward(Context& ctx, const AttentionBackward& args, Con
 
 void flash_backward(Context& ctx, const AttentionBackward& args, ConstTensor delta) {
   switch (args.q.D) {
-    case 32: return backward<32>(ctx, args, delta);
-    case 64: return backward<64>(ctx, args, delta);
-    case 96: return backward<96>(ctx, args, delta);
-    case 128: return backward<128>(ctx, args, delta);
-    default: fail(Exit::internal, "flash_backward: no kernel for head width {}", args.q.D);
+    case 32:
+      return backward<32>(ctx, args, delta);
+    case 64:
+      return backward<64>(ctx, args, delta);
+    case 96:
+      return backward<96>(ctx, args, delta);
+    case 128:
+      return backward<128>(ctx, args, delta);
+    default:
+      fail(Exit::internal, "flash_backward: no kernel for head width {}", args.q.D);
   }
 }
 

@@ -1,6 +1,6 @@
-// The flash forward pass (Dao, "FlashAttention-2", 2023). A block of four warps has 128 queries of one head, 32 a warp,
-// and goes through the keys in steps of 64 or 32; scores and weights never leave the registers, and while one step is
-// computed the keys and values of the next arrive.
+// The flash forward pass (Dao, "FlashAttention-2", 2023). A block of four warps has 128 queries of one head,
+// 32 a warp, and goes through the keys in steps of 64 or 32; scores and weights never leave the registers,
+// and while one step is computed the keys and values of the next arrive.
 #include <cmath>
 
 #include "ops/attention_cuda.cuh"
@@ -22,8 +22,8 @@ struct ForwardArgs {
   float scale_log2;  // log2(e) / sqrt(D)
 };
 
-// The softmax of the warp's 32 rows so far: largest score and this lane's part of the sum of weights. Scores are kept
-// times log2(e) / sqrt(D), so that weights are powers of 2.
+// The softmax of the warp's 32 rows so far: largest score and this lane's part of the sum of weights. Scores
+// are kept times log2(e) / sqrt(D), so that weights are powers of 2.
 struct RunningSoftmax {
   float largest[2][2], total[2][2];
 
@@ -38,11 +38,14 @@ struct RunningSoftmax {
   }
 
   // What weights are relative to. A row whose scores are all minus infinity so far has weights of 0, not NaN.
-  __device__ __forceinline__ static float base(float largest) { return largest == -INFINITY ? 0.0f : largest; }
+  __device__ __forceinline__ static float base(float largest) {
+    return largest == -INFINITY ? 0.0f : largest;
+  }
 
   // Scores become weights; the rows of `sums` follow the new largest scores.
   template <int kN, int kColumns>
-  __device__ __forceinline__ void add(Fragments<2, kN>& scores, Fragments<2, kColumns>& sums, float scale_log2) {
+  __device__ __forceinline__ void add(Fragments<2, kN>& scores, Fragments<2, kColumns>& sums,
+                                      float scale_log2) {
     float correction[2][2];
     bool grown = false;
 #pragma unroll
@@ -80,8 +83,10 @@ struct RunningSoftmax {
   }
 };
 
-// Scores of keys behind the `last` that row 0 sees plus the row, to minus infinity. Keys are counted from column 0.
-template <int kM, int kN> __device__ __forceinline__ void mask(Fragments<kM, kN>& scores, int last, int lane) {
+// Scores of keys behind the `last` that row 0 sees plus the row, to minus infinity. Keys are counted from
+// column 0.
+template <int kM, int kN>
+__device__ __forceinline__ void mask(Fragments<kM, kN>& scores, int last, int lane) {
   using F = Fragments<kM, kN>;
   const int most = last - F::above_diagonal(lane);
 #pragma unroll
@@ -93,14 +98,17 @@ template <int kM, int kN> __device__ __forceinline__ void mask(Fragments<kM, kN>
         if (F::above_diagonal(m, n, e) > most) scores.x[m][n][e] = -INFINITY;
 }
 
-template <int kD> constexpr size_t forward_shared_bytes() { return (kQueries + 4 * kKeys<kD>)*kD * sizeof(bf16); }
+template <int kD> constexpr size_t forward_shared_bytes() {
+  return (kQueries + 4 * kKeys<kD>)*kD * sizeof(bf16);
+}
 
-template <int kD> __global__ void __launch_bounds__(kTileThreads, kD <= 32 ? 3 : 2) flash_forward_kernel(ForwardArgs a) {
+template <int kD>
+__global__ void __launch_bounds__(kTileThreads, kD <= 32 ? 3 : 2) flash_forward_kernel(ForwardArgs a) {
   constexpr int kStep = kKeys<kD>;
   const int lane = static_cast<int>(threadIdx.x) % cuda::kWarp;
   const int warp_row = static_cast<int>(threadIdx.x) / cuda::kWarp * 32;
-  // Sequence by sequence, so that its keys stay in the second cache; within one, the last blocks, which see most keys,
-  // come first, so that the device is busy to the end.
+  // Sequence by sequence, so that its keys stay in the second cache; within one, the last blocks, which see
+  // most keys, come first, so that the device is busy to the end.
   const int item = static_cast<int>(blockIdx.x);
   const int h = item % a.H, b = item / a.H / a.blocks, i0 = (a.blocks - 1 - item / a.H % a.blocks) * kQueries;
   const int queries = a.T_q - i0 < kQueries ? a.T_q - i0 : kQueries;
@@ -110,8 +118,10 @@ template <int kD> __global__ void __launch_bounds__(kTileThreads, kD <= 32 ? 3 :
   bf16* shared = reinterpret_cast<bf16*>(cuda::dynamic_shared());
   const Tile<kD> q{shared}, k{shared + kQueries * kD}, v{k.data + 2 * kStep * kD};
   const auto copy_keys = [&](int key, int stage) {
-    k.from(stage * kStep).template copy_async<kStep>(a.k.row(b, key, h / a.group), a.k.token_stride, end - key);
-    v.from(stage * kStep).template copy_async<kStep>(a.v.row(b, key, h / a.group), a.v.token_stride, end - key);
+    k.from(stage * kStep)
+        .template copy_async<kStep>(a.k.row(b, key, h / a.group), a.k.token_stride, end - key);
+    v.from(stage * kStep)
+        .template copy_async<kStep>(a.v.row(b, key, h / a.group), a.v.token_stride, end - key);
   };
   q.template copy_async<kQueries>(a.q.row(b, i0, h), a.q.token_stride, queries);
   copy_keys(0, 0);
@@ -149,24 +159,25 @@ template <int kD> __global__ void __launch_bounds__(kTileThreads, kD <= 32 ? 3 :
             RunningSoftmax::base(softmax.largest[m][half]) * kLn2 + logf(total);
     }
   q.from(warp_row).template store_rows<2>(sums, factor, a.out.row(b, i0 + warp_row, h), a.out.token_stride,
-                           queries - warp_row, lane);
+                                          queries - warp_row, lane);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
 
 template <int kD> void forward(Context& ctx, const Attention& args) {
   const int64_t blocks = cuda::ceil_div(args.q.T, kQueries);
-  const ForwardArgs a{.q = device_heads<bf16>(args.q),
-                      .k = device_heads<bf16>(args.k),
-                      .v = device_heads<bf16>(args.v),
-                      .out = packed_heads<bf16>(args.out, args.q.T, kD),
-                      .lse = args.lse ? args.lse.as<float>() : nullptr,
-                      .T_q = static_cast<int>(args.q.T),
-                      .T_k = static_cast<int>(args.k.T),
-                      .H = static_cast<int>(args.q.heads),
-                      .group = static_cast<int>(args.q.heads / args.k.heads),
-                      .blocks = static_cast<int>(blocks),
-                      .scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(kD)))};
+  const ForwardArgs a{
+      .q = device_heads<bf16>(args.q),
+      .k = device_heads<bf16>(args.k),
+      .v = device_heads<bf16>(args.v),
+      .out = packed_heads<bf16>(args.out, args.q.T, kD),
+      .lse = args.lse ? args.lse.as<float>() : nullptr,
+      .T_q = static_cast<int>(args.q.T),
+      .T_k = static_cast<int>(args.k.T),
+      .H = static_cast<int>(args.q.heads),
+      .group = static_cast<int>(args.q.heads / args.k.heads),
+      .blocks = static_cast<int>(blocks),
+      .scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(kD)))};
   cuda::launch(ctx, flash_forward_kernel<kD>, cuda::grid_of(args.q.B * args.q.heads * blocks), kTileThreads,
                forward_shared_bytes<kD>(), a);
 }
@@ -175,11 +186,16 @@ template <int kD> void forward(Context& ctx, const Attention& args) {
 
 void flash_forward(Context& ctx, const Attention& args) {
   switch (args.q.D) {
-    case 32: return forward<32>(ctx, args);
-    case 64: return forward<64>(ctx, args);
-    case 96: return forward<96>(ctx, args);
-    case 128: return forward<128>(ctx, args);
-    default: fail(Exit::internal, "flash_forward: no kernel for head width {}", args.q.D);
+    case 32:
+      return forward<32>(ctx, args);
+    case 64:
+      return forward<64>(ctx, args);
+    case 96:
+      return forward<96>(ctx, args);
+    case 128:
+      return forward<128>(ctx, args);
+    default:
+      fail(Exit::internal, "flash_forward: no kernel for head width {}", args.q.D);
   }
 }
 

@@ -1,5 +1,6 @@
-// Attention row by row. Forward and dq: a block of 128 threads a query row, each thread the scores of every 128th key,
-// then the threads, by columns, the weighted sum. dk and dv: the same with a block a key, over the queries that see it.
+// Attention row by row. Forward and dq: a block of 128 threads a query row, each thread the scores of every
+// 128th key, then the threads, by columns, the weighted sum. dk and dv: the same with a block a key, over the
+// queries that see it.
 #include <cmath>
 
 #include "ops/attention_cuda.cuh"
@@ -17,7 +18,11 @@ constexpr int kThreads = 128;
 // Threads by column of a head: `width` columns side by side, `groups` of them with every groups-th row each.
 struct Columns {
   int width, groups;
-  __host__ __device__ explicit Columns(int D) : width(D <= 32 ? 32 : D <= 64 ? 64 : kThreads), groups(kThreads / width) {}
+  __host__ __device__ explicit Columns(int D)
+      : width(D <= 32   ? 32
+              : D <= 64 ? 64
+                        : kThreads),
+        groups(kThreads / width) {}
 };
 
 template <class T> struct ForwardArgs {
@@ -51,8 +56,8 @@ template <class T> __device__ void load_row(float* to, const T* from, int D) {
 
 // sums[group][d] = factor * sums[group][d] + sum of weight[j] rows[j][d] over the group's j < count.
 template <class T>
-__device__ void add_rows(float* sums, float factor, const float* weight, const T* rows, int64_t stride, int count,
-                         int D) {
+__device__ void add_rows(float* sums, float factor, const float* weight, const T* rows, int64_t stride,
+                         int count, int D) {
   const Columns columns(D);
   const int group = static_cast<int>(threadIdx.x) / columns.width;
   for (int d = static_cast<int>(threadIdx.x) % columns.width; d < D; d += columns.width) {
@@ -75,7 +80,8 @@ __device__ float sum_of_groups(const float* sums, int D, int d) {
 
 template <class T> __global__ void __launch_bounds__(kThreads, 8) rows_forward_kernel(ForwardArgs<T> a) {
   const int D = a.q.D, thread = static_cast<int>(threadIdx.x);
-  const int block = static_cast<int>(blockIdx.x), split = block % a.splits, row = block / a.splits;  // of (B, H, T_q)
+  const int block = static_cast<int>(blockIdx.x), split = block % a.splits,
+            row = block / a.splits;  // of (B, H, T_q)
   const int i = row % a.T_q, h = row / a.T_q % a.H, b = row / a.T_q / a.H;
   float* query = reinterpret_cast<float*>(cuda::dynamic_shared());
   float *weight = query + D, *sums = weight + kThreads;
@@ -91,7 +97,8 @@ template <class T> __global__ void __launch_bounds__(kThreads, 8) rows_forward_k
     float score = -INFINITY;
     if (thread < count) score = a.scale * dot(query, a.k.row(b, key + thread, h / a.group), D, a.vectors);
     const float most = fmaxf(largest, cuda::block_max(score, -INFINITY));
-    base = most == -INFINITY ? 0.0f : most;  // scores that are all minus infinity get weights of 0, not NaN, so far
+    base = most == -INFINITY ? 0.0f
+                             : most;  // scores that are all minus infinity get weights of 0, not NaN, so far
     const float correction = expf(largest - base);
     largest = most;
     weight[thread] = expf(score - base);
@@ -103,7 +110,8 @@ template <class T> __global__ void __launch_bounds__(kThreads, 8) rows_forward_k
   total = cuda::block_sum(total);
 
   if (a.splits == 1) {
-    for (int d = thread; d < D; d += kThreads) a.out.row(b, i, h)[d] = from_float<T>(sum_of_groups(sums, D, d) / total);
+    for (int d = thread; d < D; d += kThreads)
+      a.out.row(b, i, h)[d] = from_float<T>(sum_of_groups(sums, D, d) / total);
     if (a.lse != nullptr && thread == 0) a.lse[row] = base + logf(total);
   } else {
     float* part = a.parts + static_cast<int64_t>(block) * (D + 2);
@@ -143,7 +151,8 @@ template <class T> struct BackwardArgs {
   bool vectors;
 };
 
-template <class T> __global__ void __launch_bounds__(kThreads, 8) rows_backward_queries_kernel(BackwardArgs<T> a) {
+template <class T>
+__global__ void __launch_bounds__(kThreads, 8) rows_backward_queries_kernel(BackwardArgs<T> a) {
   const int D = a.q.D, thread = static_cast<int>(threadIdx.x);
   const int row = static_cast<int>(blockIdx.x);  // of (B, H, T)
   const int i = row % a.tokens, h = row / a.tokens % a.H, b = row / a.tokens / a.H;
@@ -169,7 +178,8 @@ template <class T> __global__ void __launch_bounds__(kThreads, 8) rows_backward_
     a.dq.row(b, i, h)[d] = from_float<T>(a.scale * sum_of_groups(sums, D, d));
 }
 
-template <class T> __global__ void __launch_bounds__(kThreads, 8) rows_backward_keys_kernel(BackwardArgs<T> a) {
+template <class T>
+__global__ void __launch_bounds__(kThreads, 8) rows_backward_keys_kernel(BackwardArgs<T> a) {
   const int D = a.q.D, thread = static_cast<int>(threadIdx.x);
   const int block = static_cast<int>(blockIdx.x);
   const int j = block % a.tokens, key_head = block / a.tokens % a.K, b = block / a.tokens / a.K;
@@ -214,25 +224,27 @@ float score_scale(int64_t D) { return static_cast<float>(1 / std::sqrt(static_ca
 
 template <class T> void forward(Context& ctx, const Attention& args, Tensor work) {
   const int D = static_cast<int>(args.q.D);
-  const int64_t splits = work ? key_splits(args.q, args.k.T) : 1;
-  ForwardArgs<T> a{.q = device_heads<T>(args.q),
-                   .k = device_heads<T>(args.k),
-                   .v = device_heads<T>(args.v),
-                   .out = packed_heads<T>(args.out, args.q.T, D),
-                   .lse = args.lse ? args.lse.as<float>() : nullptr,
-                   .parts = work ? work.as<float>() : nullptr,
-                   .T_q = static_cast<int>(args.q.T),
-                   .T_k = static_cast<int>(args.k.T),
-                   .H = static_cast<int>(args.q.heads),
-                   .group = static_cast<int>(args.q.heads / args.k.heads),
-                   .splits = static_cast<int>(splits),
-                   .split_keys = static_cast<int>(cuda::ceil_div(cuda::ceil_div(args.k.T, splits), kThreads) * kThreads),
-                   .scale = score_scale(D),
-                   .vectors = false};
+  const int64_t splits = args.path == AttentionPath::reference ? 1 : key_splits(args.q, args.k.T);
+  ForwardArgs<T> a{
+      .q = device_heads<T>(args.q),
+      .k = device_heads<T>(args.k),
+      .v = device_heads<T>(args.v),
+      .out = packed_heads<T>(args.out, args.q.T, D),
+      .lse = args.lse ? args.lse.as<float>() : nullptr,
+      .parts = splits > 1 ? work.as<float>() : nullptr,
+      .T_q = static_cast<int>(args.q.T),
+      .T_k = static_cast<int>(args.k.T),
+      .H = static_cast<int>(args.q.heads),
+      .group = static_cast<int>(args.q.heads / args.k.heads),
+      .splits = static_cast<int>(splits),
+      .split_keys = static_cast<int>(cuda::ceil_div(cuda::ceil_div(args.k.T, splits), kThreads) * kThreads),
+      .scale = score_scale(D),
+      .vectors = false};
   a.vectors = rows_packable(a.k);
   const int64_t rows = args.q.B * args.q.heads * args.q.T;
   const auto floats = static_cast<size_t>(D + kThreads + Columns(D).groups * D);
-  cuda::launch(ctx, rows_forward_kernel<T>, cuda::grid_of(rows * splits), kThreads, floats * sizeof(float), a);
+  cuda::launch(ctx, rows_forward_kernel<T>, cuda::grid_of(rows * splits), kThreads, floats * sizeof(float),
+               a);
   if (splits > 1) cuda::launch(ctx, combine_kernel<T>, cuda::grid_of(rows), kThreads, 0, a);
 }
 

@@ -1,7 +1,8 @@
-// The emulator's twin of core/ptx.cuh. Which lane holds which element in which register is written down here after the
-// PTX ISA's formulas for mma.m16n8k16 and ldmatrix; tests/core/ptx_test.cu checks both headers against the same table.
-// What a GPU leaves undefined shows here: memory that a copy is under way to reads as NaN, a copy is made when it is
-// waited for and not before, addresses that are no multiple of 16 end the kernel.
+// The emulator's twin of core/ptx.cuh. Which lane holds which element in which register is written down here
+// after the PTX ISA's formulas for mma.m16n8k16 and ldmatrix; tests/core/ptx_test.cu checks both headers
+// against the same table. What a GPU leaves undefined shows here: memory that a copy is under way to reads as
+// NaN, a copy is made when it is waited for and not before, addresses that are no multiple of 16 end the
+// kernel.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -42,7 +43,9 @@ inline const std::array<Operands, 32>& all_operands(const void* meeting, const O
   return warp.operands[turn];
 }
 
-inline float element(uint32_t pair, int half) { return std::bit_cast<float>(half == 0 ? pair << 16 : pair & 0xffff0000u); }
+inline float element(uint32_t pair, int half) {
+  return std::bit_cast<float>(half == 0 ? pair << 16 : pair & 0xffff0000u);
+}
 
 inline void expect_aligned(const void* address, size_t bytes, const char* what) {
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0) cuda_emulator::trap(what);
@@ -78,7 +81,8 @@ inline Copies& copies_of_thread() {
 
 inline void start_copy(void* shared, const void* global, size_t bytes, bool wanted) {
   expect_aligned(shared, bytes, "cp.async: the address in shared memory is no multiple of the size");
-  if (wanted) expect_aligned(global, bytes, "cp.async: the address in global memory is no multiple of the size");
+  if (wanted)
+    expect_aligned(global, bytes, "cp.async: the address in global memory is no multiple of the size");
   std::memset(shared, 0xff, bytes);
   copies_of_thread().groups.back().push_back({shared, global, bytes, wanted});
 }
@@ -134,8 +138,10 @@ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
   for (int i = 0; i < 4; ++i) {
     const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
     for (int k = 0; k < 16; ++k) {
-      const auto of_a = static_cast<size_t>(row % 8 * 4 + k % 8 / 2), of_b = static_cast<size_t>(column * 4 + k % 8 / 2);
-      c[i] += emulated::element(all[of_a].a[row / 8 + k / 8 * 2], k % 2) * emulated::element(all[of_b].b[k / 8], k % 2);
+      const auto of_a = static_cast<size_t>(row % 8 * 4 + k % 8 / 2),
+                 of_b = static_cast<size_t>(column * 4 + k % 8 / 2);
+      c[i] += emulated::element(all[of_a].a[row / 8 + k / 8 * 2], k % 2) *
+              emulated::element(all[of_b].b[k / 8], k % 2);
     }
   }
 }
