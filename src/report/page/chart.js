@@ -24,7 +24,7 @@ function themeColour(name) {
 class Chart {
   constructor(parent, { title, height, describe }) {
     this.describe = describe;
-    this.height = height;
+    this.screenHeight = height;
     this.zoomY = null;
     this.unit = element("span", { className: "unit" });
     this.base = element("canvas", { tabIndex: 0 });
@@ -45,11 +45,12 @@ class Chart {
     this.unit.textContent = this.shown.unit;
   }
 
-  // Draws everything; `paper` is {width, ratio} where a printer decides.
+  // Draws everything; `paper` is {width, height, ratio} where a printer decides.
   draw(paper) {
     const width = paper ? paper.width : this.plot.clientWidth;
     if (width === 0) return;
     this.width = width;
+    this.height = paper ? Math.min(this.screenHeight, paper.height) : this.screenHeight;
     this.ratio = paper ? paper.ratio : devicePixelRatio || 1;
     const context = this.prepare(this.base, paper);
     this.prepare(this.overlay, paper);
@@ -91,18 +92,20 @@ class Chart {
   // steps weigh as much as they show. The few points of validation have a range of their own.
   rangeY() {
     if (this.zoomY) return this.zoomY;
-    const { logY, bothSides, full, zeroLine, curves } = this.shown, lines = [], points = [];
-    const take = (x, y) => (full ? takeAll(lines, x, y, this.sx) : takeSamples(lines, x, y, this.sx));
+    const { logY, bothSides, full, zeroLine, curves } = this.shown, lines = [], points = [], floor = [];
+    const take = full ? takeAll : takeSamples;
     for (const { x, y, raw, band, points: marked } of curves) {
-      take(x, y);
-      if (raw && (full || !raw.quiet)) take(raw.x, raw.low), take(raw.x, raw.high);
-      if (band) take(band.x, band.low), take(band.x, band.high);
+      const parts = [[x, y], ...(band ? [[band.x, band.low], [band.x, band.high]] : []),
+                     ...(raw && (full || !raw.quiet) ? [[raw.x, raw.low], [raw.x, raw.high]] : [])];
+      for (const [xs, ys] of parts) take(lines, xs, ys, this.sx);
+      if (!bothSides) for (const [xs, ys] of parts) floor.push(lowestShown(xs, ys, this.sx, logY));
       if (marked) takeAll(points, marked.x, marked.y, this.sx);
     }
     const rangeOf = full ? extremes : (values) => robustRange(values, bothSides);
-    const ranges = [lines, points].map((values) => rangeOf(values.filter((value) => !logY || value > 0))).filter(Boolean);
+    const drawable = (values) => values.filter((value) => !logY || value > 0);
+    const ranges = [rangeOf(drawable(lines)), rangeOf(drawable(points))].filter(Boolean);
     if (ranges.length === 0) return logY ? [1, 10] : [0, 1];
-    const range = [Math.min(...ranges.map(([low]) => low)), Math.max(...ranges.map(([, high]) => high))];
+    const range = [Math.min(...floor, ...ranges.map(([low]) => low)), Math.max(...ranges.map(([, high]) => high))];
     if (zeroLine) range[0] = Math.min(range[0], 0), range[1] = Math.max(range[1], 0);
     return padded(range, logY);
   }
@@ -141,7 +144,7 @@ class Chart {
       context.fill(bandPath(band.x, band.low, band.high, this.sx, this.sy));
     }
     if (raw) {
-      context.globalAlpha = raw.quiet ? 0.16 : 0.28;
+      context.globalAlpha = raw.quiet ? 0.15 : 0.24;
       context.strokeStyle = colour;
       context.lineWidth = 1;
       context.setLineDash([]);
@@ -310,6 +313,14 @@ function takeAll(values, x, y, sx) {
   for (let i = lowerBound(x, sx.min); i < x.length && x[i] <= sx.max; i++) values.push(y[i]);
 }
 
+function lowestShown(x, y, sx, positive) {
+  let lowest = Infinity;
+  for (let i = lowerBound(x, sx.min); i < x.length && x[i] <= sx.max; i++) {
+    if (y[i] < lowest && (!positive || y[i] > 0)) lowest = y[i];
+  }
+  return lowest;
+}
+
 function extremes(values) {
   let low = Infinity, high = -Infinity;
   for (const value of values) if (Number.isFinite(value)) low = Math.min(low, value), high = Math.max(high, value);
@@ -359,17 +370,17 @@ function curvePath(x, low, high, sx, sy) {
     pen = true;
   };
   for (let i = begin; i < end; i++) {
-    const px = sx.pixel(x[i]), column = Math.floor(px);
+    const px = sx.pixel(x[i]);
     if (!Number.isFinite(px) || !Number.isFinite(place(low[i]))) {
       pen = false;
       continue;
     }
-    const first = i;
+    const first = i, border = sx.value(Math.floor(px) + 1);
     let lowest = low[i], highest = high[i];
-    while (i + 1 < end && Math.floor(sx.pixel(x[i + 1])) === column && Number.isFinite(low[i + 1])) {
+    while (i + 1 < end && x[i + 1] < border && Number.isFinite(low[i + 1])) {
       i++;
-      lowest = Math.min(lowest, low[i]);
-      highest = Math.max(highest, high[i]);
+      if (low[i] < lowest) lowest = low[i];
+      if (high[i] > highest) highest = high[i];
     }
     to(px, low[first]);
     if (highest === lowest && i === first) continue;

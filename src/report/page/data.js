@@ -64,11 +64,16 @@ function offsetOf(run, measure, aligned) {
   return aligned ? -run.start[measure] : run.origin[measure];
 }
 
-// The x of rows; empty where the measure is not known for the run.
+// The x of rows (a run's `train` or `validation`); empty where the measure is not known for the run.
 function abscissae(run, rows, measure, aligned) {
   if (!isKnown(run, measure) || rows.rows === 0) return new Float64Array(0);
-  const offset = offsetOf(run, measure, aligned);
-  return Float64Array.from(measures[measure].own(run, rows), (own) => own + offset);
+  const kept = `${measure} ${aligned}`;
+  rows.x ??= new Map();
+  if (!rows.x.has(kept)) {
+    const offset = offsetOf(run, measure, aligned);
+    rows.x.set(kept, Float64Array.from(measures[measure].own(run, rows), (own) => own + offset));
+  }
+  return rows.x.get(kept);
 }
 
 // The x at the end of a step, by straight lines from the run's beginning through the rows that it has.

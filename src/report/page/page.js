@@ -1,6 +1,6 @@
 // The page: what is shown, and the panels that show it. Controls are in controls.js.
 
-const kPaper = { width: 720, ratio: 3 };
+const kPaper = { width: 720, height: 340, ratio: 3 };
 
 // What people set is kept in the address, so that a view can be kept as a bookmark.
 const kDefaults = {

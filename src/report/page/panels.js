@@ -3,21 +3,28 @@
 
 // What the curves are of: single runs, or groups of runs that differ in their seed alone, drawn as their mean.
 function shownSeries() {
-  const grouped = view.grouped ? groups : [];
-  const inGroup = new Set(grouped.flatMap((group) => group.members));
-  const single = runs.filter((run) => !inGroup.has(run)).map((run) => seriesOf(run.name, [run]));
-  const means = grouped.map((group) => seriesOf(`${group.name}, mean of ${group.members.length}`, group.members));
-  return [...means, ...single].filter((series) => series.members.length > 0)
-    .sort((a, b) => a.members[0].index - b.members[0].index);
+  const columns = view.grouped ? data.columns.map((column) => ({ name: column.label, members: column.members.map((i) => runs[i]) }))
+                               : runs.map((run) => ({ name: run.name, members: [run] }));
+  return columns.map(({ name, members }) => seriesOf(name, members)).filter(({ members }) => members.length > 0);
 }
 
-function seriesOf(name, members) {
-  return { name, members: members.filter((run) => !view.hidden.has(run.index)), ...styleOf(members[0]) };
+function seriesOf(name, all) {
+  const members = all.filter((run) => !view.hidden.has(run.index));
+  const isMean = members.length > 1;
+  return { name: isMean ? `${name}, mean of ${members.length}` : members.length ? members[0].name : name, members, ...styleOf(all[0]) };
 }
 
+// All runs of a group look alike while it is drawn as one.
 function styleOf(run) {
-  const { colour, dark_colour, dash, marker } = run.look;
+  const column = data.columns.findIndex(({ members }) => members.includes(run.index));
+  const { colour, dark_colour, dash, marker } = runs[view.grouped && groups.length ? column : run.index].look;
   return { colour: view.dark() ? dark_colour : colour, dash: dash ? dash.split(" ").map(Number) : [], marker };
+}
+
+// The runs that the others are compared with: the baseline, or its whole group.
+function baselineMembers() {
+  const group = view.grouped && groups.find(({ members }) => members.includes(baseline));
+  return group ? group.members : [baseline];
 }
 
 // The curve {x, y, low, high} of a quantity of the train or validation rows.
@@ -64,9 +71,10 @@ function drawnPoints(series, base) {
 const kSkipped = { x: [], y: [] };
 
 function lossPanel() {
-  const baseTrain = view.difference ? trainCurve(baseline) : null;
-  const baseValidation = view.difference ? validationCurve(baseline) : null;
-  const series = shownSeries().filter(({ members }) => !view.difference || members.some((run) => run !== baseline));
+  const base = baselineMembers();
+  const mean = (curveOf) => (base.length > 1 ? meanOf(base.map(curveOf)) : curveOf(base[0]));
+  const baseTrain = view.difference ? mean(trainCurve) : null, baseValidation = view.difference ? mean(validationCurve) : null;
+  const series = shownSeries().filter(({ members }) => !view.difference || !members.some((run) => base.includes(run)));
   const curves = series.map((one) => ({
     ...one,
     ...(view.train ? drawnLine(one, trainCurve, baseTrain) : kSkipped),
@@ -75,7 +83,7 @@ function lossPanel() {
   curves.forEach((curve) => addMarks(curve, curves));
   return {
     curves,
-    unit: view.difference ? `nats per token, minus ${baseline.name}` : "nats per token",
+    unit: view.difference ? `nats per token, minus ${base.length > 1 ? "the baselines' mean" : baseline.name}` : "nats per token",
     empty: emptyText(series),
     logY: view.logY && !view.difference,
     bothSides: view.difference,

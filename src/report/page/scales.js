@@ -29,18 +29,20 @@ function placeAttention(run) {
 
 // The map's colours: at the start's median neutral, and as far to both sides as any shown run ever goes.
 function scaleRange(shown) {
-  const first = [], all = [];
+  const first = [];
+  let low = Infinity, high = -Infinity;
   for (const run of shown) {
     for (const layer of run.attention.layers) {
       const values = layer[view.which] || [];
-      first.push(...Array.from(values.slice(0, layer.heads)).filter(Number.isFinite));
-      for (const value of values) if (Number.isFinite(value)) all.push(value);
+      first.push(...values.slice(0, layer.heads));
+      const range = extremes(values);
+      if (range) low = Math.min(low, range[0]), high = Math.max(high, range[1]);
     }
   }
-  if (all.length === 0) return { middle: 0, reach: 1 };
-  const middle = quantile(first.length ? first.sort((a, b) => a - b) : all.sort((a, b) => a - b), 0.5);
-  const reach = all.reduce((most, value) => Math.max(most, Math.abs(value - middle)), 0);
-  return { middle, reach: reach || Math.abs(middle) * 0.05 || 1 };
+  const start = first.filter(Number.isFinite).sort((a, b) => a - b);
+  if (low > high) return { middle: 0, reach: 1 };
+  const middle = start.length ? quantile(start, 0.5) : (low + high) / 2;
+  return { middle, reach: Math.max(high - middle, middle - low) || Math.abs(middle) * 0.05 || 1 };
 }
 
 function mixed(from, to, share) {
