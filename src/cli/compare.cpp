@@ -3,6 +3,9 @@
 
 #include "cli/commands.h"
 #include "core/console.h"
+#include "io/file.h"
+#include "report/figures.h"
+#include "report/page.h"
 
 namespace keen {
 
@@ -20,6 +23,12 @@ class CompareCommand final : public Command {
         ->type_name("LOSS")
         ->check(positive());
     add_flag("--json", json_, "Print one JSON document");
+    add_option("--html", html_,
+               "Also write one self-contained page: the tables, and curves to look at closely")
+        ->type_name("FILE");
+    add_option("--svg", svg_, "Also write the curves as SVG figures into this directory")->type_name("DIR");
+    add_flag("--ungrouped", ungrouped_,
+             "A column for every run, also for those that differ only in their seeds");
     add_flag("--assert-equal", assert_equal_,
              "Fail (exit code 3) unless all runs logged the losses of the baseline, step by step");
     add_option("--tolerance", tolerance_, "Largest difference of two losses that counts as equal (0)")
@@ -33,7 +42,7 @@ class CompareCommand final : public Command {
   }
 
   void run() override {
-    Comparison comparison = compare_runs(read_runs(), baseline_index_, target_loss_);
+    Comparison comparison = compare_runs(read_runs(), baseline_index_, target_loss_, !ungrouped_);
     if (assert_equal_) {
       if (comparison.runs.size() < 2) fail(Exit::usage, "compare: --assert-equal needs two runs or more");
       comparison.equality = compare_losses(comparison.runs, comparison.baseline, tolerance_);
@@ -42,12 +51,34 @@ class CompareCommand final : public Command {
       write_out(json_pages(comparison_json(comparison)) + "\n");
     else
       write_out(comparison_text(comparison, colour_wanted(stdout)));
+    write_files(comparison);
     if (!comparison.equality) return;
     if (comparison.equality->difference) fail(Exit::data, "{}", equality_text(comparison));
     write_err(equality_text(comparison) + "\n");
   }
 
  private:
+  // Where they are is told on standard error, so that --json stays one document.
+  void write_files(const Comparison& comparison) const {
+    std::vector<std::filesystem::path> written;
+    if (!html_.empty()) {
+      const std::filesystem::path page = html_;
+      if (page.has_parent_path()) make_directories(page.parent_path());
+      replace_file(page, comparison_page(comparison));
+      written.push_back(page);
+    }
+    if (!svg_.empty())
+      for (const auto& figure : write_figures(comparison, svg_)) written.push_back(figure);
+    std::fflush(stdout);  // the table comes first, where both go to one file
+    for (const auto& path : written) {
+      std::error_code ignored;
+      write_err(fmt::format("Wrote {} ({})\n", path.string(),
+                            short_bytes(static_cast<int64_t>(std::filesystem::file_size(path, ignored)))));
+    }
+    if (!svg_.empty() && written.size() == (html_.empty() ? 0 : 1))
+      write_warning(svg_ + ": no run has logged anything to draw");
+  }
+
   // What cannot be read is told and left out, as long as something is left and nothing is asserted of it.
   std::vector<RunRecord> read_runs() {
     namespace fs = std::filesystem;
@@ -78,10 +109,10 @@ class CompareCommand final : public Command {
   }
 
   std::vector<std::string> paths_;
-  std::string baseline_;
+  std::string baseline_, html_, svg_;
   std::optional<double> target_loss_;
   double tolerance_ = 0;
-  bool json_ = false, assert_equal_ = false;
+  bool json_ = false, assert_equal_ = false, ungrouped_ = false;
   size_t baseline_index_ = 0;
 };
 

@@ -243,7 +243,8 @@ std::string_view name_of(Quantity quantity) {
   return names[static_cast<size_t>(quantity)];
 }
 
-Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optional<double> target_loss) {
+Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optional<double> target_loss,
+                        bool group) {
   check(baseline < runs.size(), "compare_runs: the baseline is one of the runs");
   Comparison comparison;
   comparison.runs = std::move(runs);
@@ -259,7 +260,7 @@ Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optio
     summaries.back().measured[static_cast<size_t>(Quantity::loss_at_common_tokens)] =
         loss_at_tokens(run, comparison.common_tokens);
   }
-  comparison.columns = columns_of(comparison.runs, summaries);
+  comparison.columns = columns_of(comparison.runs, summaries, group);
   for (size_t c = 0; c < comparison.columns.size(); ++c) {
     const std::vector<size_t>& members = comparison.columns[c].members;
     if (std::find(members.begin(), members.end(), baseline) != members.end()) comparison.baseline_column = c;

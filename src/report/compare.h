@@ -130,8 +130,10 @@ struct Comparison {
   std::optional<Equality> equality;   // where it was asked for
 };
 
-// Without a target the baseline's final validation loss is taken.
-Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optional<double> target_loss);
+// Without a target the baseline's final validation loss is taken. `group` makes columns of several seeds;
+// otherwise every run has its own.
+Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optional<double> target_loss,
+                        bool group = true);
 
 // The tables as people read them, the same in the console and on the page: a label for every column, then
 // rows with as many cells.

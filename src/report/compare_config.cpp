@@ -107,11 +107,12 @@ std::vector<ConfigDifference> config_differences(const std::vector<RunRecord>& r
   return differences;
 }
 
-std::vector<Column> columns_of(const std::vector<RunRecord>& runs, const std::vector<Summary>& summaries) {
+std::vector<Column> columns_of(const std::vector<RunRecord>& runs, const std::vector<Summary>& summaries,
+                               bool group) {
   std::vector<Column> columns;
   std::vector<std::string> kinds;
   for (size_t i = 0; i < runs.size(); ++i) {
-    const std::optional<std::string> kind = all_but_the_seed(runs[i]);
+    const std::optional<std::string> kind = group ? all_but_the_seed(runs[i]) : std::nullopt;
     const auto same_seed = [&](size_t other) { return runs[other].config["seed"] == runs[i].config["seed"]; };
     bool joined = false;
     for (size_t c = 0; kind && !joined && c < columns.size(); ++c) {

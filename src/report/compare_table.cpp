@@ -148,7 +148,7 @@ CellTable comparison_table(const Comparison& comparison) {
   rows.add(Quantity::best_validation_loss, "best val. loss");
   if (comparison.common_tokens && several) {
     rows.add(Quantity::loss_at_common_tokens,
-             fmt::format("at {} tokens", count_text(static_cast<double>(*comparison.common_tokens))));
+             fmt::format("val. at {} tokens", count_text(static_cast<double>(*comparison.common_tokens))));
     rows.add(std::string(name_of(Quantity::difference_at_common_tokens)), "  minus baseline",
              [&](const Column& column) -> Cell {
                if (is_baseline(comparison, column)) return {"baseline", Cell::Kind::missing};

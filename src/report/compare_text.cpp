@@ -41,55 +41,67 @@ std::vector<std::string> fitted(const std::vector<std::string>& texts, size_t wi
   return cut;
 }
 
-// How the columns of a table are laid out: so many side by side, each at most so wide.
-struct Layout {
-  size_t label = 0, at_once = 1, width = 0;
-};
-
-Layout layout_of(const CellTable& table, const std::string& corner, bool cut_cells) {
-  Layout layout;
-  layout.label = display_width(corner);
-  size_t needed = kNarrowestColumn;
-  for (const CellRow& row : table.rows) {
-    layout.label = std::max(layout.label, display_width(row.label));
-    if (!cut_cells && row.key != "parent")
-      for (const Cell& cell : row.cells) needed = std::max(needed, display_width(cell.text));
-  }
-  layout.label = std::min(layout.label, kConsoleWidth - 2 - kNarrowestColumn);
-  const size_t space = kConsoleWidth - layout.label;
-  layout.at_once = std::clamp<size_t>(space / (2 + needed), 1, table.header.size());
-  return layout;
+// The widest that columns may be to fit side by side into `space`, two columns of which separate each from
+// what is on its left: only those that are wider are cut.
+size_t widest_that_fits(const std::vector<size_t>& widths, size_t space) {
+  size_t cap = kNarrowestColumn;
+  const auto taken = [&](size_t limit) {
+    size_t sum = 0;
+    for (const size_t width : widths) sum += 2 + std::min(width, limit);
+    return sum;
+  };
+  while (cap < space && taken(cap + 1) <= space) ++cap;
+  return cap;
 }
 
-// As many columns side by side as fit. Only `cut_cells` allows to shorten what is not a name: numbers are
-// useful as a whole or not at all.
-std::string side_by_side(const CellTable& table, const std::string& corner, bool cut_cells, bool colour) {
-  const Layout layout = layout_of(table, corner, cut_cells);
-  const size_t count = table.header.size(), blocks = (count + layout.at_once - 1) / layout.at_once;
-  const size_t at_once = (count + blocks - 1) / blocks;  // none of the blocks much shorter than the others
-  std::string text;
-  for (size_t begin = 0; begin < count; begin += at_once) {
-    const size_t end = std::min(begin + at_once, count);
-    const size_t width = (kConsoleWidth - layout.label) / (end - begin) - 2;
-    const auto row_of = [&](const std::string& label, const std::vector<std::string>& cells) {
-      std::vector<std::string> row = {shortened(label, layout.label)};
-      const std::vector<std::string> fit = fitted(cells, width);
-      row.insert(row.end(), fit.begin() + static_cast<std::ptrdiff_t>(begin),
-                 fit.begin() + static_cast<std::ptrdiff_t>(end));
-      return row;
-    };
-    Table out(row_of(corner, table.header));
-    for (const CellRow& row : table.rows) {
-      std::vector<std::string> cells;
-      for (const Cell& cell : row.cells) cells.push_back(cell.text);
-      std::vector<std::string> fit = row_of(row.label, cells);
-      for (size_t i = begin; i < end; ++i)
-        if (row.cells[i].kind == Cell::Kind::missing)
-          fit[i - begin + 1] = styled(fit[i - begin + 1], Style::dim, colour);
-      out.add(std::move(fit));
-    }
-    text += (begin > 0 ? "\n" : "") + out.str(0, colour);
+// Numbers are useful as a whole or not at all; names, and the values of a config, may be cut.
+bool may_be_cut(const CellRow& row, bool config) { return config || row.key == "parent"; }
+
+// One block of a table: the columns [begin, end), with the labels of their rows.
+std::string block(const CellTable& table, const std::string& corner, size_t begin, size_t end,
+                  size_t label_width, bool colour) {
+  std::vector<size_t> widths;
+  for (size_t i = begin; i < end; ++i) {
+    size_t width = display_width(table.header[i]);
+    for (const CellRow& row : table.rows) width = std::max(width, display_width(row.cells[i].text));
+    widths.push_back(width);
   }
+  const size_t cap = widest_that_fits(widths, kConsoleWidth - label_width);
+  const auto line = [&](const std::string& label, const std::vector<std::string>& texts) {
+    const std::vector<std::string> fit = fitted(texts, cap);
+    std::vector<std::string> cells = {shortened(label, label_width)};
+    for (size_t i = begin; i < end; ++i) cells.push_back(fit[i]);
+    return cells;
+  };
+  Table out(line(corner, table.header));
+  for (const CellRow& row : table.rows) {
+    std::vector<std::string> texts;
+    for (const Cell& cell : row.cells) texts.push_back(cell.text);
+    std::vector<std::string> cells = line(row.label, texts);
+    for (size_t i = begin; i < end; ++i)
+      if (row.cells[i].kind == Cell::Kind::missing)
+        cells[i - begin + 1] = styled(cells[i - begin + 1], Style::dim, colour);
+    out.add(std::move(cells));
+  }
+  return out.str(0, colour);
+}
+
+// As many columns side by side as fit, in blocks of about as many.
+std::string side_by_side(const CellTable& table, const std::string& corner, bool config, bool colour) {
+  size_t label = display_width(corner), needed = kNarrowestColumn;
+  for (const CellRow& row : table.rows) {
+    label = std::max(label, display_width(row.label));
+    if (may_be_cut(row, config)) continue;
+    for (const Cell& cell : row.cells) needed = std::max(needed, display_width(cell.text));
+  }
+  label = std::min(label, kConsoleWidth - 2 - needed);
+  const size_t count = table.header.size();
+  const size_t at_most = std::clamp<size_t>((kConsoleWidth - label) / (2 + needed), 1, count);
+  const size_t blocks = (count + at_most - 1) / at_most, at_once = (count + blocks - 1) / blocks;
+  std::string text;
+  for (size_t begin = 0; begin < count; begin += at_once)
+    text += (begin > 0 ? "\n" : "") +
+            block(table, corner, begin, std::min(begin + at_once, count), label, colour);
   return text;
 }
 

@@ -12,10 +12,14 @@ void make_run(const Shell& shell, const std::string& name, const std::string& co
 
 std::string rows(double loss) {
   std::string text;
-  for (int step = 10; step <= 30; step += 10)
-    text += "{\"kind\":\"validation\",\"step\":" + std::to_string(step) +
-            ",\"tokens\":" + std::to_string(100 * step) + ",\"loss\":" + std::to_string(loss - step * 0.01) +
-            ",\"perplexity\":1}\n";
+  for (int step = 10; step <= 30; step += 10) {
+    const std::string counts =
+        ",\"step\":" + std::to_string(step) + ",\"tokens\":" + std::to_string(100 * step) + ",";
+    const std::string value = std::to_string(loss - step * 0.01);
+    text += R"({"kind":"train")" + counts + R"("loss":)" + value +
+            R"(,"grad_norm":1,"lr":0.001,"step_ms":100,"tokens_per_s":1000,"mfu":0.5,"elapsed_s":9})" + "\n";
+    text += R"({"kind":"validation")" + counts + R"("loss":)" + value + R"(,"perplexity":1})" + "\n";
+  }
   return text;
 }
 
@@ -30,6 +34,7 @@ TEST(Compare, ShowsDifferencesFirstAndEveryRun) {
   EXPECT_LT(difference, table) << outcome.out;
   EXPECT_EQ(outcome.out.find("name"), std::string::npos) << "a name is no difference";
   EXPECT_NE(outcome.out.find("-0.1000"), std::string::npos) << outcome.out;
+  EXPECT_EQ(outcome.out.find('\033'), std::string::npos) << "a file is no terminal";
 }
 
 TEST(Compare, OneBadRunDoesNotStopTheOthers) {
@@ -57,6 +62,28 @@ TEST(Compare, TheBaselineMayBeAnyRun) {
   EXPECT_EQ(shell.keen({"compare", "a", "--baseline", "b", "--json"}).json()["runs"].size(), 2u);
 }
 
+TEST(Compare, TheTargetIsTheBaselinesFinalLossUnlessAnotherIsAskedFor) {
+  const Shell shell;
+  make_run(shell, "a", R"({"model": {}})", rows(4));
+  make_run(shell, "b", R"({"model": {}})", rows(3.85));
+  const auto json = shell.keen({"compare", "a", "b", "--json"}).json();
+  EXPECT_EQ(json["target_loss"], 3.7);
+  EXPECT_EQ(json["runs"][1]["tokens_to_target_loss"], 1500);
+  // Ten steps of 100 ms that the first row stands for alone, and five of the next ten.
+  EXPECT_NEAR(json["runs"][1]["seconds_to_target_loss"].get<double>(), 0.1 + 0.5, 1e-6);
+  EXPECT_EQ(shell.keen({"compare", "a", "b", "--json", "--target-loss", "3.8"}).json()["target_loss"], 3.8);
+  for (const char* bad : {"0", "-1", "nan", "x"})
+    expect_error(shell.keen({"compare", "a", "--target-loss", bad}), 2, {"--target-loss"});
+}
+
+TEST(Compare, SeedsShareAColumnUnlessAskedNotTo) {
+  const Shell shell;
+  make_run(shell, "s1", R"({"seed": 1})", rows(4));
+  make_run(shell, "s2", R"({"seed": 2})", rows(3.9));
+  EXPECT_NE(shell.keen({"compare", "s1", "s2"}).out.find("3.6500 ± 0.0707"), std::string::npos);
+  EXPECT_EQ(shell.keen({"compare", "s1", "s2", "--ungrouped"}).out.find("±"), std::string::npos);
+}
+
 TEST(Compare, NonFiniteLossesAreNull) {
   const Shell shell;
   make_run(shell, "a", R"({"model": {}})",
@@ -64,7 +91,45 @@ TEST(Compare, NonFiniteLossesAreNull) {
            "\n");
   const auto json = shell.keen({"compare", "a", "--json"}).json();
   EXPECT_TRUE(json["runs"][0]["final_validation_loss"].is_null());
+  EXPECT_EQ(json["runs"][0]["missing"]["final_validation_loss"], "not finite");
   EXPECT_NE(shell.keen({"compare", "a"}).out.find("not finite"), std::string::npos);
+}
+
+TEST(Compare, AssertsThatLossesAreEqual) {
+  const Shell shell;
+  make_run(shell, "a", R"({"model": {}})", rows(4));
+  make_run(shell, "same", R"({"model": {}})", rows(4));
+  make_run(shell, "other", R"({"model": {}})", rows(4.125));
+  const Outcome equal = shell.keen({"compare", "a", "same", "--assert-equal"});
+  EXPECT_EQ(equal.exit, 0) << equal.err;
+  EXPECT_TRUE(equal.says("3 training and 3 validation losses of 2 runs")) << equal.err;
+  const Outcome different = shell.keen({"compare", "a", "same", "other", "--assert-equal", "--json"});
+  expect_error(different, 3, {"other differs from a at step 10", "4.025", "3.9"});
+  EXPECT_EQ(different.json()["equality"]["equal"], false) << "the document is whole all the same";
+  EXPECT_EQ(shell.keen({"compare", "a", "other", "--assert-equal", "--tolerance", "0.13"}).exit, 0);
+  EXPECT_EQ(shell.keen({"compare", "a", "other", "--assert-equal", "--tolerance", "0.12"}).exit, 3);
+  expect_error(shell.keen({"compare", "a", "missing", "--assert-equal"}), 3, {"missing"});
+  expect_error(shell.keen({"compare", "a", "--assert-equal"}), 2, {"two runs"});
+  expect_error(shell.keen({"compare", "a", "same", "--tolerance", "1"}), 2, {"--assert-equal"});
+  expect_error(shell.keen({"compare", "a", "same", "--assert-equal", "--tolerance", "nan"}), 2,
+               {"--tolerance"});
+}
+
+TEST(Compare, WritesThePageAndTheFiguresBesideTheTable) {
+  const Shell shell;
+  make_run(shell, "a", R"({"model": {}})", rows(4));
+  const Outcome outcome =
+      shell.keen({"compare", "a", "--html", "out/page.html", "--svg", "out/figures", "--json"});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_EQ(outcome.json()["runs"].size(), 1u) << "standard output holds the document alone";
+  for (const char* file :
+       {"out/page.html", "out/figures/training-loss.svg", "out/figures/validation-loss.svg"}) {
+    EXPECT_TRUE(std::filesystem::exists(shell / file)) << file;
+    EXPECT_TRUE(outcome.says(std::string("Wrote ") + file)) << outcome.err;
+  }
+  EXPECT_NE(content_of(shell / "out/page.html").find("<!doctype html>"), std::string::npos);
+  put(shell / "file", "");
+  expect_error(shell.keen({"compare", "a", "--html", "file/page.html"}), 8, {"file"});
 }
 
 }  // namespace

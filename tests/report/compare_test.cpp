@@ -96,7 +96,7 @@ TEST(CompareRuns, MeetAtTheLargestCommonTokenCount) {
                                              0, 3.2);
   EXPECT_EQ(comparison.common_tokens, 200);
   const std::string text = comparison_text(comparison, false);
-  EXPECT_NE(text.find("at 200 tokens            3.0000     ~3.0000\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("val. at 200 tokens       3.0000     ~3.0000\n"), std::string::npos) << text;
   EXPECT_NE(text.find("  minus baseline       baseline    ~+0.0000\n"), std::string::npos) << text;
   const Json json = comparison_json(comparison);
   EXPECT_EQ(json["runs"][1]["loss_at_common_tokens"], 3.0);
@@ -212,6 +212,7 @@ TEST(CompareRuns, RunsOfSeveralSeedsAreOneColumn) {
   EXPECT_EQ(json["groups"][0]["seeds"], (Json{1, 2, 3}));
   EXPECT_EQ(json["groups"][0]["final_validation_loss"]["deviation"], 0.25);
   EXPECT_EQ(config_table(comparison).rows[0].cells[0].text, "1, 2, 3");
+  EXPECT_EQ(compare_runs(runs, 0, std::nullopt, false).columns.size(), 5u);
 }
 
 // --- the same batches ---
