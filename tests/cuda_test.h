@@ -138,8 +138,15 @@ class Twins {
       all.data = ctx.scratch.data();
       all.device = ctx.device;
       all.shape = {ctx.scratch.size() / 4};
-      Tensor nan = host_.poisoned(all.shape, DType::f32);
+      // Bytes of 0xff are NaN in every floating type; a GEMM's workspace is too large to write them one by
+      // one.
+      std::vector<std::byte> bytes(static_cast<size_t>(all.bytes()), std::byte{0xff});
+      Tensor nan;
+      nan.data = bytes.data();
+      nan.shape = all.shape;
       keen::copy(ctx, all, nan);
+      if constexpr (kCudaBuilt)
+        if (ctx.device == Device::cuda) cuda::synchronize(ctx);
     }
     run();
   }

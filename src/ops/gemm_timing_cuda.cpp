@@ -46,7 +46,7 @@ std::optional<cublasLtMatmulAlgo_t> fastest(Context& ctx, const Product& product
   Arena memory(Device::cuda);
   copy_of(ctx, memory, g, 0);
   const int64_t set_bytes = memory.peak(), l2_bytes = cuda::limits_of(ctx).l2_bytes;
-  const int64_t count = std::clamp<int64_t>(cuda::ceil_div(2 * l2_bytes, set_bytes), 2, 256);
+  const int64_t count = std::clamp<int64_t>(cuda::ceil_div(2 * l2_bytes, set_bytes), 2, 64);
   for (int64_t i = 1; i < count; ++i) copy_of(ctx, memory, g, 0);
   constexpr int64_t kReserveBytes = int64_t{256} << 20;  // for what the driver loads
   if (memory.peak() + kReserveBytes > free_device_bytes()) return {};

@@ -121,6 +121,42 @@ template <class T> cublasStatus_t set_value(T& member, const void* value, size_t
   return CUBLAS_STATUS_SUCCESS;
 }
 
+// A product as it was called, with copies of what the caller may change before it runs.
+struct Product {
+  cublasLtMatmulDescOpaque_t operation;
+  cublasLtMatrixLayoutOpaque_t a_layout, b_layout, c_layout, d_layout;
+  const void *a, *b, *c;
+  void* d;
+  float* partial;  // sums of the pieces; null where they are not kept
+  float alpha, beta;
+  Algorithm algorithm;
+  Sizes sizes;
+};
+
+void multiply(const Product& p) {
+  const auto [m, n, k] = p.sizes;
+  const std::vector<float> left = gather(p.a, &p.a_layout, p.operation.transpose_a == CUBLAS_OP_T),
+                           right = gather(p.b, &p.b_layout, p.operation.transpose_b != CUBLAS_OP_T);
+  const cudaDataType type = p.d_layout.type;
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t i = 0; i < m; ++i) {
+      float sum = 0;
+      for (int64_t piece = 0; piece < p.algorithm.pieces; ++piece) {
+        const int64_t begin = piece * k / p.algorithm.pieces, end = (piece + 1) * k / p.algorithm.pieces;
+        float of_piece = 0;
+        for (int64_t l = begin; l < end; ++l)
+          of_piece += left[static_cast<size_t>(i * k + l)] * right[static_cast<size_t>(j * k + l)];
+        if (p.partial != nullptr) p.partial[(piece * n + j) * m + i] = of_piece;
+        sum = p.algorithm.rounds_each_piece ? rounded(sum + of_piece, type) : sum + of_piece;
+      }
+      float y = p.alpha * sum;
+      // As in BLAS, c is not read when beta is 0: it may hold NaN.
+      if (p.beta != 0) y += p.beta * read(p.c, type, i + j * p.c_layout.leading_dimension);
+      if (p.operation.epilogue == CUBLASLT_EPILOGUE_BIAS) y += read(p.operation.bias, type, i);
+      write(p.d, type, i + j * p.d_layout.leading_dimension, y);
+    }
+}
+
 }  // namespace
 
 size_t cublasLtGetVersion() { return 130100; }
@@ -133,6 +169,8 @@ const char* cublasLtGetStatusString(cublasStatus_t status) {
       return "CUBLAS_STATUS_NOT_INITIALIZED";
     case CUBLAS_STATUS_INVALID_VALUE:
       return "CUBLAS_STATUS_INVALID_VALUE";
+    case CUBLAS_STATUS_EXECUTION_FAILED:
+      return "CUBLAS_STATUS_EXECUTION_FAILED";
     case CUBLAS_STATUS_NOT_SUPPORTED:
       return "CUBLAS_STATUS_NOT_SUPPORTED";
   }
@@ -262,7 +300,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
                               cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
                               cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t* algorithm, void* workspace, size_t workspace_bytes,
-                              cudaStream_t) {
+                              cudaStream_t stream) {
   if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
   Sizes sizes{};
   if (const auto status = sizes_of(operation, a_layout, b_layout, c_layout, d_layout, sizes);
@@ -273,37 +311,30 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
   size_t needed_bytes = 0;
   if (known == nullptr ||
       fits(*known, a_layout, b_layout, d_layout, sizes, needed_bytes) != CUBLAS_STATUS_SUCCESS ||
-      needed_bytes > workspace_bytes || (needed_bytes > 0 && workspace == nullptr))
+      needed_bytes > workspace_bytes || (needed_bytes > 0 && !cuda_emulator::on_device(workspace)))
     return CUBLAS_STATUS_INVALID_VALUE;
   for (const void* pointer : {a, b, c, static_cast<const void*>(d)})
-    if (pointer == nullptr || !aligned(pointer, known->alignment)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!cuda_emulator::on_device(pointer) || !aligned(pointer, known->alignment))
+      return CUBLAS_STATUS_INVALID_VALUE;
   if (c == d && c_layout->leading_dimension != d_layout->leading_dimension)
     return CUBLAS_STATUS_INVALID_VALUE;
-  const bool biased = operation->epilogue == CUBLASLT_EPILOGUE_BIAS;
-  if (biased && operation->bias == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
-
-  const auto [m, n, k] = sizes;
-  const std::vector<float> left = gather(a, a_layout, operation->transpose_a == CUBLAS_OP_T),
-                           right = gather(b, b_layout, operation->transpose_b != CUBLAS_OP_T);
-  const float scale_ab = *static_cast<const float*>(alpha), scale_c = *static_cast<const float*>(beta);
-  auto* partial = static_cast<float*>(workspace);
-  for (int64_t j = 0; j < n; ++j)
-    for (int64_t i = 0; i < m; ++i) {
-      float sum = 0;
-      for (int64_t piece = 0; piece < known->pieces; ++piece) {
-        const int64_t begin = piece * k / known->pieces, end = (piece + 1) * k / known->pieces;
-        float of_piece = 0;
-        for (int64_t l = begin; l < end; ++l)
-          of_piece += left[static_cast<size_t>(i * k + l)] * right[static_cast<size_t>(j * k + l)];
-        if (needed_bytes > 0) partial[(piece * n + j) * m + i] = of_piece;
-        sum = known->rounds_each_piece ? rounded(sum + of_piece, d_layout->type) : sum + of_piece;
-      }
-      const int64_t at = i + j * d_layout->leading_dimension;
-      float y = scale_ab * sum;
-      // As in BLAS, c is not read when beta is 0: it may hold NaN.
-      if (scale_c != 0) y += scale_c * read(c, c_layout->type, i + j * c_layout->leading_dimension);
-      if (biased) y += read(operation->bias, d_layout->type, i);
-      write(d, d_layout->type, at, y);
-    }
-  return CUBLAS_STATUS_SUCCESS;
+  if (operation->epilogue == CUBLASLT_EPILOGUE_BIAS && !cuda_emulator::on_device(operation->bias))
+    return CUBLAS_STATUS_INVALID_VALUE;
+  const Product product{.operation = *operation,
+                        .a_layout = *a_layout,
+                        .b_layout = *b_layout,
+                        .c_layout = *c_layout,
+                        .d_layout = *d_layout,
+                        .a = a,
+                        .b = b,
+                        .c = c,
+                        .d = d,
+                        .partial = needed_bytes > 0 ? static_cast<float*>(workspace) : nullptr,
+                        .alpha = *static_cast<const float*>(alpha),
+                        .beta = *static_cast<const float*>(beta),
+                        .algorithm = *known,
+                        .sizes = sizes};
+  return cuda_emulator::enqueue(stream, [product] { multiply(product); }) == cudaSuccess
+             ? CUBLAS_STATUS_SUCCESS
+             : CUBLAS_STATUS_EXECUTION_FAILED;
 }
