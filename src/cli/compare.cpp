@@ -42,7 +42,8 @@ class CompareCommand final : public Command {
   }
 
   void run() override {
-    Comparison comparison = compare_runs(read_runs(), baseline_index_, target_loss_, !ungrouped_);
+    std::vector<RunRecord> runs = read_runs();  // finds the baseline among them, too
+    Comparison comparison = compare_runs(std::move(runs), baseline_index_, target_loss_, !ungrouped_);
     if (assert_equal_) {
       if (comparison.runs.size() < 2) fail(Exit::usage, "compare: --assert-equal needs two runs or more");
       comparison.equality = compare_losses(comparison.runs, comparison.baseline, tolerance_);
