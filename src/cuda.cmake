@@ -6,6 +6,7 @@
 #   EMULATE  every .cu as plain C++, against tests/cuda_emulator: kernels run on the host, slowly
 
 set(KEEN_CUDA_BUILT false)
+set(KEEN_CUDA_EMULATED false)
 set(KEEN_CUDA_EMULATOR ${PROJECT_SOURCE_DIR}/tests/cuda_emulator)
 
 if(KEEN_CUDA STREQUAL "EMULATE")
@@ -15,6 +16,7 @@ if(KEEN_CUDA STREQUAL "EMULATE")
                              PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
   target_link_libraries(keen_cuda_emulator PRIVATE ${CMAKE_DL_LIBS})
   set(KEEN_CUDA_BUILT true)
+  set(KEEN_CUDA_EMULATED true)
 elseif(KEEN_CUDA STREQUAL "ON")
   include(CheckLanguage)
   check_language(CUDA)
@@ -63,15 +65,20 @@ if(KEEN_CUDA_BUILT AND NOT KEEN_CUDA STREQUAL "EMULATE")
   message(STATUS "cuDNN's headers: ${KEEN_CUDNN_INCLUDE}")
 endif()
 
+# Adds the kernels of a floor to its sources.
+function(keen_add_kernels list floor)
+  file(GLOB kernels CONFIGURE_DEPENDS ${floor}/*.cu)
+  if(KEEN_CUDA STREQUAL "EMULATE")
+    set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -Wno-unknown-pragmas)
+  endif()
+  set(${list} ${${list}} ${kernels} PARENT_SCOPE)
+endfunction()
+
 # Leaves out of the sources of a floor what a build without CUDA has no use for, or adds the kernels.
 function(keen_choose_cuda_sources list floor)
   set(chosen ${${list}})
   if(KEEN_CUDA_BUILT)
-    file(GLOB kernels CONFIGURE_DEPENDS ${floor}/*.cu)
-    list(APPEND chosen ${kernels})
-    if(KEEN_CUDA STREQUAL "EMULATE")
-      set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -Wno-unknown-pragmas)
-    endif()
+    keen_add_kernels(chosen ${floor})
   else()
     list(FILTER chosen EXCLUDE REGEX "_cuda[^/]*\\.cpp$")
   endif()
@@ -100,7 +107,7 @@ function(keen_use_cuda target)
   # Of the host's warnings nvcc's own generated code trips over some.
   set(host_warnings ${KEEN_WARNINGS} -Wno-unused-parameter)
   list(JOIN host_warnings "," host_warnings)
-  # {fmt} 9 believes that nvcc has no constexpr. A spill is a warning: nothing that we write should need one.
+  # {fmt} 9 believes that nvcc has no constexpr. Warning 554 is of ConstHeads, which does not convert to itself. A spill is a warning: nothing that we write should need one.
   target_compile_options(${target} PRIVATE
-    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-DFMT_USE_CONSTEXPR=1;-Xcompiler=${host_warnings};-Xptxas=-warn-spills>")
+    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-DFMT_USE_CONSTEXPR=1;-diag-suppress=554;-Xcompiler=${host_warnings};-Xptxas=-warn-spills>")
 endfunction()

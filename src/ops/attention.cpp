@@ -4,6 +4,8 @@
 
 #include "core/parallel.h"
 #include "ops/attention_cpu.h"
+#include "ops/attention_cuda.h"
+#include "ops/attention_cudnn.h"
 
 namespace keen::ops {
 
@@ -35,6 +37,19 @@ template <class T> void fill_delta(const AttentionBackward& a, Tensor delta) {
   });
 }
 
+// Scratch of cuDNN's kernels, for what they may take. Whether the library is there and does take it is asked
+// when it runs: a plan of memory needs no device.
+template <class Args> int64_t cudnn_work_bytes(const Args& args) {
+  if constexpr (kCudnnBuilt)
+    if (args.path == AttentionPath::cudnn && args.q.dtype == DType::bf16 && args.q.T == args.k.T)
+      return cudnn_attention_work_bytes(args);
+  return 0;
+}
+
+Tensor take_bytes(Context& ctx, int64_t bytes) {
+  return bytes == 0 ? Tensor{} : ctx.scratch.take({(bytes + 3) / 4}, DType::f32);
+}
+
 }  // namespace
 
 void attention(Context& ctx, const Attention& args) {
@@ -50,11 +65,13 @@ void attention(Context& ctx, const Attention& args) {
   const ScratchScope scope(ctx);
   Tensor work;
   if (ctx.device == Device::cpu) {
-    const bool fused = args.path == AttentionPath::fused;
+    const bool fused = args.path != AttentionPath::reference;
     const int64_t items =
         q.B * q.heads * (fused ? tile::round_up(q.T, tile::kQueries) / tile::kQueries : q.T);
     work =
         ctx.scratch.take({workers(items), fused ? fused_work(q.D) : reference_work(k.T, q.D)}, wide(q.dtype));
+  } else if (args.path != AttentionPath::reference) {
+    work = take_bytes(ctx, std::max(cuda_attention::forward_work_bytes(args), cudnn_work_bytes(args)));
   }
   on_device(ctx, [&]<Device D>() { attention_on<D>(ctx, args, work); });
 }
@@ -84,24 +101,26 @@ void attention_backward(Context& ctx, const AttentionBackward& args) {
       work = ctx.scratch.take(
           {split ? omp_get_max_threads() : workers(q.B * k.heads), fused_backward_work(q.T, q.D, split)},
           wide(q.dtype));
+  } else {
+    work = take_bytes(ctx, cudnn_work_bytes(args));
   }
   on_device(ctx, [&]<Device D>() { attention_backward_on<D>(ctx, args, delta, work); });
 }
 
 template <> void attention_on<Device::cpu>(Context&, const Attention& args, Tensor work) {
-  if (args.path == AttentionPath::fused)
-    attention_fused(args, work);
-  else
+  if (args.path == AttentionPath::reference)
     attention_reference(args, work);
+  else
+    attention_fused(args, work);
 }
 
 template <>
 void attention_backward_on<Device::cpu>(Context&, const AttentionBackward& args, Tensor delta, Tensor work) {
   with_float_type(args.q.dtype, [&]<class T>() { fill_delta<T>(args, delta); });
-  if (args.path == AttentionPath::fused)
-    attention_backward_fused(args, delta, work);
-  else
+  if (args.path == AttentionPath::reference)
     attention_backward_reference(args, delta, work);
+  else
+    attention_backward_fused(args, delta, work);
 }
 
 }  // namespace keen::ops

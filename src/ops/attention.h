@@ -8,9 +8,11 @@
 
 namespace keen::ops {
 
-// fused: tiles that stay in the cache, memory linear in T. reference: one row of scores at a time, as the
-// formula reads.
-enum class AttentionPath : uint8_t { fused, reference };
+// fused: tiles that stay in the cache, memory linear in T; on CUDA the flash kernels for bf16 and head widths
+// 32, 64, 96 and 128, the reference for what they do not take. cudnn: cuDNN's kernels for what they take
+// (ops/attention_cudnn.h), fused for everything else, and on the CPU. reference: one row of scores at a time,
+// as the formula reads.
+enum class AttentionPath : uint8_t { fused, cudnn, reference };
 
 // All tensors of one floating type but lse, which is wide; T_q, T_k, B, H, K and D are at least 1, D may be
 // any width. No output may overlap an input. NaN and infinities in q, k, v reach the rows that see them.
@@ -37,6 +39,7 @@ struct AttentionBackward {
   ConstTensor lse;     // (B, H, T)     of the forward pass
   ConstHeads q, k, v;  // T_q = T_k = T
   AttentionPath path = AttentionPath::fused;
+  bool deterministic = false;  // the same bits every time, where that costs something: of cudnn alone
 };
 void attention_backward(Context& ctx, const AttentionBackward& args);
 

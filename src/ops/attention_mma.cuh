@@ -50,7 +50,7 @@ template <int kD> struct Tile {
 
   // Element 0 of a chunk. Rows of 128 or 256 bytes begin in the same bank, rows of 64 or 192 in every second
   // line.
-  __device__ __forceinline__ static int at(int row, int chunk) {
+  __device__ __forceinline__ static constexpr int at(int row, int chunk) {
     const int swizzle = kGroup == 8 ? row & 7 : (row >> 1) & 3;
     return row * kD + ((chunk ^ swizzle) << 3);
   }
@@ -123,6 +123,19 @@ template <int kD> struct Tile {
     }
   }
 };
+
+// Whether the eight rows of every load of a matrix lie in different banks.
+template <int kD> constexpr bool loads_without_conflicts() {
+  for (int row = 0; row < 16; row += 8)
+    for (int chunk = 0; chunk < Tile<kD>::kChunks; ++chunk) {
+      unsigned met = 0;
+      for (int r = row; r < row + 8; ++r) met |= 1u << Tile<kD>::at(r, chunk) / 8 % 8;
+      if (met != 0xff) return false;
+    }
+  return true;
+}
+static_assert(loads_without_conflicts<32>() && loads_without_conflicts<64>() &&
+              loads_without_conflicts<96>() && loads_without_conflicts<128>());
 
 template <int kD> struct LanePlace {
   int by_rows, by_columns;
