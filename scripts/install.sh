@@ -11,8 +11,8 @@ packages=(
   nlohmann-json3-dev libfmt-dev libcli11-dev libsentencepiece-dev libdnnl-dev ocl-icd-opencl-dev libxxhash-dev
   # several ranks
   libopenmpi-dev openmpi-bin
-  # tests and benchmarks
-  libgtest-dev libbenchmark-dev python3
+  # tests and benchmarks; the browser opens the page of `keen compare --html`
+  libgtest-dev libbenchmark-dev python3 chromium
   # the corpus of the quickstart
   dict-gcide
 )

@@ -93,7 +93,10 @@ const view = {
       view.zoom = range[1] > range[0] ? range : null;
     }
     if (["difference", "logY", "full"].includes(name)) for (const chart of charts()) chart.zoomY = null;
-    if (name === "which") for (const { chart } of blocks) chart.zoomY = null;
+    if (name === "which") {
+      view.head = null;
+      for (const { chart } of blocks) chart.zoomY = null;
+    }
     view.cursor = null;
     schedule("refresh");
   },

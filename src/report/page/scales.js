@@ -142,7 +142,7 @@ class HeatMap {
     });
     const step = this.run.attention.step[row];
     this.canvas.setAttribute("aria-label", `${view.which} of ${this.run.name} by layer (rows) and head (columns) at step ${step}`);
-    this.note.textContent = `${view.which} at step ${withCommas(step)}: layers down, heads across`;
+    this.note.textContent = `${view.which} at step ${withCommas(step)}: ${this.pickedText(row) || "layers down, heads across"}`;
     this.outlinePicked(context);
   }
 
@@ -174,9 +174,20 @@ class HeatMap {
     context.fillText(minus(value.toFixed(cell < 40 ? 2 : 3)), x + cell / 2, y + high / 2 + 0.5);
   }
 
+  picked() {
+    return view.head && view.head.run === this.run ? view.head : null;
+  }
+
+  pickedText(row) {
+    const picked = this.picked();
+    if (!picked) return "";
+    const layer = this.placed.layers.find((one) => one.layer === picked.layer);
+    return `layer ${picked.layer}, head ${picked.head}: ${minus(layer[view.which][row * layer.heads + picked.head].toFixed(4))}`;
+  }
+
   outlinePicked(context) {
-    const { head: picked } = view, { layers, left, top, cell, high } = this.placed;
-    if (!picked || picked.run !== this.run) return;
+    const picked = this.picked(), { layers, left, top, cell, high } = this.placed;
+    if (!picked) return;
     const i = layers.findIndex((layer) => layer.layer === picked.layer);
     context.strokeStyle = themeColour("ink");
     context.lineWidth = 2;
@@ -189,7 +200,5 @@ class HeatMap {
     const head = Math.floor((event.clientX - box.left - left) / cell);
     const inside = layer && head >= 0 && head < layer.heads;
     view.pickHead(inside ? { run: this.run, layer: layer.layer, head } : null);
-    const value = inside ? layer[view.which][this.rowAt(view.scaleX()) * layer.heads + head] : NaN;
-    if (inside) this.note.textContent = `layer ${layer.layer}, head ${head}: ${view.which} = ${minus(value.toFixed(4))}`;
   }
 }
