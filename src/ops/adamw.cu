@@ -13,9 +13,9 @@ constexpr int kThreads = 256;
 
 // A segment as kernels read it.
 struct Entry {
-  int64_t begin, end, first_chunk;  // first_chunk: chunks of all segments before it
-  float step, correction2, decay;
-  int32_t chunks;
+  int64_t begin = 0, end = 0, first_chunk = 0;  // first_chunk: chunks of all segments before it
+  float step = 0, correction2 = 0, decay = 0;
+  int32_t chunks = 0;
 };
 static_assert(sizeof(Entry) == kSegmentWords * sizeof(double));
 

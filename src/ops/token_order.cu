@@ -26,7 +26,7 @@ struct Items {
   int digit[kItems], rank[kItems];  // digit: -1 behind the end
 };
 
-__device__ __forceinline__ int64_t place_of(const Pass& a, int item) {
+__device__ __forceinline__ int64_t place_of(int item) {
   const int lane = static_cast<int>(threadIdx.x) % cuda::kWarp,
             warp = static_cast<int>(threadIdx.x) / cuda::kWarp;
   return (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * (kItems * cuda::kWarp) + item * cuda::kWarp +
@@ -40,7 +40,7 @@ __device__ __forceinline__ Items count_digits(const Pass& a, int32_t (&counts)[k
   Items items;
 #pragma unroll
   for (int k = 0; k < kItems; ++k) {
-    const int64_t at = place_of(a, k);
+    const int64_t at = place_of(k);
     items.id[k] = at < a.N ? a.ids[at] : 0;
     items.digit[k] = at < a.N ? (items.id[k] >> a.shift) & (kDigits - 1) : -1;
   }
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kThreads) place_kernel(Pass a) {
 #pragma unroll
   for (int k = 0; k < kItems; ++k) {
     if (items.digit[k] < 0) continue;
-    const int64_t from = place_of(a, k);
+    const int64_t from = place_of(k);
     const int32_t to = counts[threadIdx.x / cuda::kWarp][items.digit[k]] + items.rank[k];
     a.to_ids[to] = items.id[k];
     a.to_rows[to] = a.rows == nullptr ? static_cast<int32_t>(from) : a.rows[from];
