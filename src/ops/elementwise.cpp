@@ -25,12 +25,6 @@ void zero(Context& ctx, Tensor y) {
   on_device(ctx, [&]<Device D>() { zero_on<D>(ctx, y); });
 }
 
-void add_sum(Context& ctx, Tensor total, ConstTensor x) {
-  expect(total, {1}, DType::f64, "add_sum: total (1)");
-  check(x.dtype == DType::f32 || x.dtype == DType::f64, "add_sum: x must be float32 or float64");
-  on_device(ctx, [&]<Device D>() { add_sum_on<D>(ctx, total, x); });
-}
-
 template <> void add_on<Device::cpu>(Context&, Tensor y, ConstTensor a, ConstTensor b) {
   with_float_type(y.dtype, [&]<class T>() {
     T* py = y.as<T>();
@@ -59,15 +53,6 @@ template <> void zero_on<Device::cpu>(Context&, Tensor y) {
   std::byte* data = y.data;
   parallel_for(y.bytes(), kGrain * 4, [=](int64_t begin, int64_t end) {
     std::memset(data + begin, 0, static_cast<size_t>(end - begin));
-  });
-}
-
-template <> void add_sum_on<Device::cpu>(Context&, Tensor total, ConstTensor x) {
-  with_float_type(x.dtype, [&]<class T>() {
-    const T* px = x.as<T>();
-    double sum = 0;
-    for (int64_t i = 0; i < x.count(); ++i) sum += static_cast<double>(Wide<T>(px[i]));
-    *total.as<double>() += sum;
   });
 }
 

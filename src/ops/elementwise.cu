@@ -1,4 +1,4 @@
-// One thread takes the elements of 16 bytes of the narrowest type; a total is one block's.
+// One thread takes the elements of 16 bytes of the narrowest type.
 #include "ops/elementwise.h"
 #include "ops/map.cuh"
 
@@ -13,16 +13,6 @@ struct Sum {
 struct Same {
   __device__ float operator()(const float (&x)[1]) const { return x[0]; }
 };
-
-constexpr int kSumThreads = 1024;
-
-__global__ void __launch_bounds__(kSumThreads) add_sum_kernel(double* total, const float* x, int64_t count) {
-  double sum = 0;
-#pragma unroll 8
-  for (int64_t i = threadIdx.x; i < count; i += kSumThreads) sum += static_cast<double>(x[i]);
-  sum = cuda::block_sum(sum);
-  if (threadIdx.x == 0) *total += sum;
-}
 
 }  // namespace
 
@@ -41,10 +31,6 @@ template <> void convert_on<Device::cuda>(Context& ctx, Tensor y, ConstTensor x)
 template <> void zero_on<Device::cuda>(Context& ctx, Tensor y) {
   cuda::check_cuda(cudaMemsetAsync(y.data, 0, static_cast<size_t>(y.bytes()), cuda::stream_of(ctx)),
                    "zeroing a tensor");
-}
-
-template <> void add_sum_on<Device::cuda>(Context& ctx, Tensor total, ConstTensor x) {
-  cuda::launch(ctx, add_sum_kernel, 1, kSumThreads, 0, total.as<double>(), x.as<float>(), x.count());
 }
 
 }  // namespace keen::ops

@@ -1,4 +1,4 @@
-// The plainest ops: sums, copies between types, zeros, a total.
+// The plainest ops: sums, copies between types, zeros.
 #pragma once
 
 #include "core/context.h"
@@ -14,13 +14,9 @@ void convert(Context& ctx, Tensor y, ConstTensor x);
 // y = 0.
 void zero(Context& ctx, Tensor y);
 
-// total (1) float64 += sum of x, float32 or float64, in a fixed order.
-void add_sum(Context& ctx, Tensor total, ConstTensor x);
-
 // The bodies; the .cpp defines Device::cpu, the .cu Device::cuda.
 template <Device> void add_on(Context& ctx, Tensor y, ConstTensor a, ConstTensor b);
 template <Device> void convert_on(Context& ctx, Tensor y, ConstTensor x);
 template <Device> void zero_on(Context& ctx, Tensor y);
-template <Device> void add_sum_on(Context& ctx, Tensor total, ConstTensor x);
 
 }  // namespace keen::ops

@@ -72,18 +72,5 @@ TEST_P(ElementwiseCuda, ZeroOverwritesPoison) {
   EXPECT_TRUE(close(t, y, 0));
 }
 
-using SumCuda = testing::CudaTest;
-
-TEST_F(SumCuda, AddsToTheTotalInAFixedOrder) {
-  for (const int64_t count : {1, 1023, 5000}) {
-    Twins t;
-    const Twin total = t.normal({1}, DType::f64), x = t.normal({count}, DType::f32, 1, 3);
-    const auto op = [&](Context& ctx, auto on) { add_sum(ctx, on(total), on(x)); };
-    t.run(op);
-    EXPECT_TRUE(close(t, total, 1e-12));
-    t.expect_repeats(op, {total});
-  }
-}
-
 }  // namespace
 }  // namespace keen::ops
