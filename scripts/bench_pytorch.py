@@ -5,12 +5,15 @@
     scripts/bench_pytorch.py --model gpt2-124m --sequences 1 --tokens 1024
     scripts/bench_pytorch.py --model llama-6x384 --sequences 8 --tokens 256 --attention ssmax
     scripts/bench_pytorch.py --config CONFIG.json --threads 2
+    scripts/bench_pytorch.py --device cuda --model gpt2-1558m --sequences 16 --precision bf16 --mode compile
 
 The models are written the way that is fast in PyTorch: scaled_dot_product_attention, fused AdamW, cross_entropy over the
 whole (B*T, V) logits, bf16 by autocast over float32 weights, optionally torch.compile. SSMax multiplies the queries by
 its row scale s ln n + b before attention. A step is forward, backward, clipping by the global norm, AdamW and zeroing; it
 trains on random tokens. Every combination of --precision and --mode runs in a process of its own, so peak memory is its
-own (resident memory of the process on the CPU, compilation included; allocated memory on CUDA). Rates are medians over the timed steps.
+own (resident memory of the process on the CPU, compilation included; allocated memory on CUDA). Rates are medians over
+the timed steps. --backend chooses the kernel behind scaled_dot_product_attention; --vocab-size may round the vocabulary
+up to what suits the GPU's matrix products, as many do (50304).
 """
 
 import argparse
@@ -27,6 +30,10 @@ import time
 MODELS = {
     "gpt2-124m": {
         "vocab_size": 50257, "context": 1024, "layers": 12, "width": 768, "heads": 12, "mlp_width": 3072,
+        "norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": True, "tie_embeddings": True,
+    },
+    "gpt2-1558m": {
+        "vocab_size": 50257, "context": 1024, "layers": 48, "width": 1600, "heads": 25, "mlp_width": 6400,
         "norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": True, "tie_embeddings": True,
     },
     "llama-162m": {  # the set-up of the SSMax paper
@@ -96,6 +103,8 @@ def model_from(arguments):
     model = DEFAULTS | {"kv_heads": model["heads"]} | model
     if arguments.attention:
         model["attention"] = arguments.attention
+    if arguments.vocab_size:
+        model["vocab_size"] = arguments.vocab_size
     return model
 
 
@@ -200,7 +209,9 @@ def build(model, T):
 
 def measure(arguments, model, precision, mode):
     """Times one combination in this process."""
+    import contextlib
     import torch
+    from torch.nn import attention
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -217,7 +228,16 @@ def measure(arguments, model, precision, mode):
     tokens = torch.randint(model["vocab_size"], (B, T + 1), device=arguments.device)
     ids, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
+    backends = {"flash": attention.SDPBackend.FLASH_ATTENTION, "cudnn": attention.SDPBackend.CUDNN_ATTENTION}
+    chosen = backends.get(arguments.backend)
+
     def step():
+        with contextlib.ExitStack() as stack:
+            if chosen is not None:
+                stack.enter_context(attention.sdpa_kernel([chosen]))
+            return plain_step()
+
+    def plain_step():
         with torch.autocast(arguments.device, torch.bfloat16, enabled=precision == "bf16"):
             loss = forward(ids, targets)
         loss.backward()
@@ -241,6 +261,7 @@ def measure(arguments, model, precision, mode):
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "model": arguments.config or arguments.model, "parameters": sum(p.numel() for p in network.parameters()),
+        "vocab_size": model["vocab_size"], "backend": arguments.backend,
         "sequences": B, "tokens": T, "attention": model["attention"], "device": arguments.device,
         "precision": precision, "mode": mode, "threads": torch.get_num_threads(), "torch": torch.__version__,
         "steps": arguments.steps, "step_ms": median_ms, "step_ms_min": min(times_ms), "step_ms_max": max(times_ms),
@@ -254,6 +275,9 @@ def main():
     source.add_argument("--model", choices=MODELS, default="gpt2-124m")
     source.add_argument("--config", help="a config of keen, whose model is taken")
     parser.add_argument("--attention", choices=["softmax", "ssmax", "ssmax_fixed", "ssmax_bias"], help="for all layers")
+    parser.add_argument("--vocab-size", type=int, help="in the place of the model's")
+    parser.add_argument("--backend", choices=["auto", "flash", "cudnn"], default="auto",
+                        help="kernel of scaled_dot_product_attention on CUDA (auto: PyTorch's choice)")
     parser.add_argument("--sequences", type=int, default=4, help="sequences a step (4)")
     parser.add_argument("--tokens", type=int, help="tokens a sequence (the model's context)")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or both, separated by a comma (fp32)")

@@ -1,10 +1,10 @@
 #include "cublasLt.h"
 
+#include <cuda_bf16.h>
+
 #include <algorithm>
 #include <cstring>
 #include <vector>
-
-#include "core/dtype.h"
 
 struct cublasLtContext {};
 struct cublasLtMatmulDescOpaque_t {
@@ -89,13 +89,15 @@ cublasStatus_t fits(const Algorithm& algorithm, Layout a, Layout b, Layout c, co
 }
 
 float read(const void* data, cudaDataType type, int64_t i) {
-  return type == CUDA_R_16BF ? static_cast<float>(static_cast<const keen::bf16*>(data)[i])
+  return type == CUDA_R_16BF ? __bfloat162float(static_cast<const __nv_bfloat16*>(data)[i])
                              : static_cast<const float*>(data)[i];
 }
-float rounded(float x, cudaDataType type) { return type == CUDA_R_16BF ? float(keen::bf16(x)) : x; }
+float rounded(float x, cudaDataType type) {
+  return type == CUDA_R_16BF ? __bfloat162float(__float2bfloat16_rn(x)) : x;
+}
 void write(void* data, cudaDataType type, int64_t i, float x) {
   if (type == CUDA_R_16BF)
-    static_cast<keen::bf16*>(data)[i] = keen::bf16(x);
+    static_cast<__nv_bfloat16*>(data)[i] = __float2bfloat16_rn(x);
   else
     static_cast<float*>(data)[i] = x;
 }
