@@ -13,6 +13,7 @@
 #include "train/signals.h"
 #include "train/startup.h"
 #include "train/step_log.h"
+#include "train/tensorboard.h"
 
 namespace keen {
 
@@ -36,6 +37,7 @@ class Run {
  private:
   void resume(const RunConfig& before, const Checkpoint& checkpoint);
   void start();
+  template <class Row> void record(const Row& row);
   void record_step(const StepResult& result, double step_s);
   void skip_step(const StepResult& result);
   void evaluate();
@@ -54,7 +56,8 @@ class Run {
   const Dataset& train_;
   const Dataset* validation_;
   std::string config_text_;
-  std::optional<MetricsWriter> metrics_;  // there as soon as the directory is a run's
+  std::optional<MetricsWriter> metrics_;          // there as soon as the directory is a run's
+  std::optional<TensorBoardWriter> tensorboard_;  // there while it trains, where the config asks for it
   StepLog log_;
   int64_t saved_step_ = -1, skips_in_a_row_ = 0;
   bool evaluation_is_owed_ = false;  // a signal came before the step's validation row was there
@@ -173,12 +176,19 @@ void Run::resume(const RunConfig& before, const Checkpoint& checkpoint) {
   write_out(fmt::format("Resuming {} after step {}\n", directory_.path().string(), saved_step_));
 }
 
+template <class Row> void Run::record(const Row& row) {
+  metrics_->write(row);
+  if (tensorboard_) tensorboard_->write(row);
+}
+
 void Run::train() {
   if (trainer_.state.step >= last_step() && !evaluation_is_owed_) {
     write_out(fmt::format("{} is finished: {} of {} steps are done\n", directory_.path().string(),
                           trainer_.state.step, config_.schedule.steps));
     return;
   }
+  if (config_.log.tensorboard)
+    tensorboard_.emplace(directory_.path(), trainer_.state.step, trainer_.state.tokens, warn);
   started_ = Clock::now();
   if (evaluation_is_owed_) {
     evaluate();
@@ -221,7 +231,7 @@ bool Run::save_is_due() const {
 void Run::record_step(const StepResult& result, double step_s) {
   trainer_.state.elapsed_s = elapsed_before_s_ + seconds_since(started_);
   const TrainRow row = log_.row(result, step_s);
-  metrics_->write(row);
+  record(row);
   log_.step(row, last_step());
 }
 
@@ -256,9 +266,9 @@ void Run::evaluate() {
   const std::optional<double> loss = trainer_.validate();
   if (!loss) return;  // a signal came
   const TrainState& state = trainer_.state;
-  metrics_->write(ValidationRow{
+  record(ValidationRow{
       .step = state.step, .tokens = state.tokens, .loss = *loss, .perplexity = std::exp(*loss)});
-  if (const AttentionRow row = log_.attention_row(); !row.layers.empty()) metrics_->write(row);
+  if (const AttentionRow row = log_.attention_row(); !row.layers.empty()) record(row);
   log_.validation(state.step, *loss);
 }
 
@@ -268,6 +278,7 @@ void Run::save(bool must) {
   if (saved_step_ == state.step) return;
   try {
     metrics_->sync();
+    if (tensorboard_) tensorboard_->flush();
     save_checkpoint(directory_.checkpoints(),
                     {.params = trainer_.gpt.params,
                      .state = state,

@@ -94,6 +94,8 @@ void CheckpointConfig::fields(Fields& f) {
 void LogConfig::fields(Fields& f) {
   f.integer("every", every, between<int64_t>(1, kMostSteps),
             "steps between console lines; metrics.jsonl has a row for every step");
+  f.flag("tensorboard", tensorboard,
+         "also write event files into the run directory: tensorboard --logdir runs");
 }
 
 void InitConfig::fields(Fields& f) {

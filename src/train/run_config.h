@@ -87,7 +87,8 @@ struct CheckpointConfig {
 };
 
 struct LogConfig {
-  int64_t every = 10;  // steps
+  int64_t every = 10;        // steps
+  bool tensorboard = false;  // event files beside metrics.jsonl
   void fields(Fields& f);
 };
 

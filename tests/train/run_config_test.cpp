@@ -67,7 +67,7 @@ TEST(RunConfig, ReadsEveryKey) {
     "optimizer": {"lr": 1, "beta1": 0.8, "beta2": 0.9, "eps": 1e-9, "weight_decay": 0, "grad_clip": 0},
     "schedule": {"kind": "wsd", "steps": 9, "warmup_steps": 3, "final_lr_fraction": 0, "decay_fraction": 1, "stop_after": 5},
     "evaluate": {"every": 0, "batches": 3}, "checkpoint": {"every": 0, "keep": 1, "keep_steps": [4, 5]},
-    "log": {"every": 1}, "init": {"from": "runs/p", "optimizer": "reset", "step": "keep"},
+    "log": {"every": 1, "tensorboard": true}, "init": {"from": "runs/p", "optimizer": "reset", "step": "keep"},
     "parallel": {"zero": 0, "timeout_s": 5},
     "non_finite": "skip", "deterministic": true, "recompute": "block", "attention_path": "reference"})");
   EXPECT_EQ(config.seed, 7);
@@ -267,6 +267,7 @@ TEST(RunConfig, FixedAndFreeKeys) {
       {"checkpoint.keep", {"1", false}},
       {"checkpoint.keep_steps", {"[1]", false}},
       {"log.every", {"1", false}},
+      {"log.tensorboard", {"true", false}},
       {"init.from", {"runs/x", true}},
       {"init.optimizer", {"reset", false}},
       {"init.step", {"keep", false}},
