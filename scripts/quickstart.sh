@@ -2,7 +2,8 @@
 # From a fresh Debian machine to three trained GPTs, side by side: installs what is missing, builds, prepares an English
 # corpus and its vocabulary, trains the same small GPT with softmax and with SSMax on the same batches, forks the
 # softmax run with SSMax swapped in, evaluates all three within and beyond their training context, and compares them.
-# Run again, it skips what is done and continues what was interrupted.
+# The last line names the page on which to look at the curves. Run again, it skips what is done and continues what was
+# interrupted.
 # Run it as yourself, not by sudo, which would leave build folders that are root's: it calls sudo for apt alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -42,7 +43,11 @@ if $install; then scripts/install.sh; else echo "left alone (--no-install)"; fi
 
 heading "Build"
 # Only the program: the tests of a folder that was configured for them stay as they are.
-if [[ ! -f build/CMakeCache.txt ]]; then cmake --preset release -DKEEN_TESTS=OFF >/dev/null; fi
+if [[ ! -f build/CMakeCache.txt ]]; then
+  # Compiling CUDA takes minutes, which only a GPU repays.
+  if nvidia-smi --list-gpus >/dev/null 2>&1; then cuda=AUTO; else cuda=OFF; fi
+  cmake --preset release -DKEEN_TESTS=OFF -DKEEN_CUDA=$cuda >/dev/null
+fi
 cmake --build build --target keen -j "$(nproc)"
 
 heading "Corpus: a dictionary of English"
@@ -79,9 +84,11 @@ echo "The longest again with RoPE's base 50 times as large, as the paper reads b
 "$keen" eval "${runs[@]/#/runs/}" --data "$data/val_*.bin" --context $((4 * context)) --batches 2 --rope-theta 500000
 
 heading "Compare"
-"$keen" compare "${runs[@]/#/runs/}"
+page=runs/quickstart.html
+"$keen" compare "${runs[@]/#/runs/}" --html "$page"
 echo "For scale, models that only count:"
 "$keen" inspect "$data" | grep -E 'unigram|bigram'
 finish_stage
 echo
-echo "Ask a model to go on:  $keen sample runs/quickstart-ssmax --prompt Whale"
+echo "Ask a model to go on:      $keen sample runs/quickstart-ssmax --prompt Whale"
+echo "The curves, in a browser:  file://$PWD/$page"
