@@ -1,6 +1,7 @@
 #include "core/console.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,11 +12,6 @@
 namespace keen {
 
 namespace {
-
-bool is_terminal(std::FILE* stream) {
-  const char* term = std::getenv("TERM");
-  return isatty(fileno(stream)) && !(term != nullptr && std::string_view(term) == "dumb");
-}
 
 // Three significant digits of a number below 1000 (or, for rounding's sake, just at it), without trailing
 // zeros.
@@ -39,6 +35,22 @@ std::string with_unit(double x, double step, double limit, std::initializer_list
 }
 
 }  // namespace
+
+size_t console_width(std::FILE* stream) {
+  const char* columns = std::getenv("COLUMNS");
+  if (const long count = columns == nullptr ? 0 : std::atol(columns); count > 0 && count < 10'000)
+    return static_cast<size_t>(count);
+  winsize size{};
+  if (ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  return kConsoleWidth;
+}
+
+bool can_redraw(std::FILE* stream) {
+  const char* term = std::getenv("TERM");
+  return isatty(fileno(stream)) && !(term != nullptr && std::string_view(term) == "dumb");
+}
+
+std::string_view clear_line(std::FILE* stream) { return can_redraw(stream) ? "\r\033[K" : ""; }
 
 std::string short_count(double count) {
   if (!std::isfinite(count)) return "-";
@@ -68,9 +80,21 @@ std::string duration(double seconds) {
   return fmt::format("{} d {:02} h", s / 86400, s % 86400 / 3600);
 }
 
+std::string short_duration(double seconds) {
+  if (!std::isfinite(seconds) || seconds < 0) return "-";
+  if (seconds < 9.95) return fmt::format("{:.1f}s", seconds);
+  if (seconds < 59.5) return fmt::format("{:.0f}s", seconds);
+  const double days = seconds / 86400;
+  if (days > 9999) return ">27y";
+  const auto s = static_cast<int64_t>(std::llround(seconds));
+  if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
+  if (s < 86400) return fmt::format("{}h{:02}m", s / 3600, s % 3600 / 60);
+  return days < 99.95 ? fmt::format("{}d{:02}h", s / 86400, s % 86400 / 3600) : fmt::format("{:.0f}d", days);
+}
+
 bool colour_wanted(std::FILE* stream) {
   const char* no_color = std::getenv("NO_COLOR");
-  return is_terminal(stream) && (no_color == nullptr || *no_color == '\0');
+  return can_redraw(stream) && (no_color == nullptr || *no_color == '\0');
 }
 
 std::string styled(std::string_view text, Style style, bool colour) {
@@ -83,7 +107,8 @@ void write_out(std::string_view text) { std::fwrite(text.data(), 1, text.size(),
 void write_err(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); }
 
 void write_warning(std::string_view sentence) {
-  write_err(fmt::format("keen: {} {}\n", styled("warning:", Style::yellow, colour_wanted(stderr)), sentence));
+  write_err(fmt::format("{}keen: {} {}\n", clear_line(stderr),
+                        styled("warning:", Style::yellow, colour_wanted(stderr)), sentence));
 }
 
 size_t display_width(std::string_view text) {
@@ -133,15 +158,51 @@ std::string Table::str(size_t indent, bool colour) const {
   return out;
 }
 
+namespace {
+
+// The space at which a line of at most `width` bytes ends best: after a comma, before a parenthesis, or any
+// other.
+size_t place_to_break(std::string_view line, size_t width) {
+  const size_t comma = line.rfind(", ", width - 1), parenthesis = line.rfind(" (", width);
+  if (comma != line.npos && (parenthesis == line.npos || comma > parenthesis)) return comma + 1;
+  return parenthesis != line.npos && parenthesis > 0 ? parenthesis : line.rfind(' ', width);
+}
+
+}  // namespace
+
+void Facts::add(std::string label, std::string value) {
+  rows_.emplace_back(std::move(label), std::move(value));
+}
+
+std::string Facts::str(size_t indent) const {
+  size_t labels = 0;
+  for (const auto& row : rows_) labels = std::max(labels, display_width(row.first));
+  const size_t width = kConsoleWidth - kMostIndent - labels - 2;
+  Table table;
+  table.left_aligned(1);
+  for (const auto& [label, value] : rows_) {
+    std::string left = label;
+    std::string_view rest = value;
+    while (display_width(rest) > width) {
+      const size_t at = place_to_break(rest, width);
+      if (at == rest.npos || at == 0) break;
+      table.add({std::exchange(left, ""), std::string(rest.substr(0, at))});
+      rest.remove_prefix(at + 1);
+    }
+    table.add({left, std::string(rest)});
+  }
+  return table.str(indent);
+}
+
 Progress::Progress(std::string what, int64_t total, std::string unit)
     : what_(std::move(what)),
       unit_(std::move(unit)),
       total_(total),
-      live_(is_terminal(stderr)),
+      live_(can_redraw(stderr)),
       colour_(colour_wanted(stderr)) {}
 
 Progress::~Progress() {
-  if (drawn_ && !finished_) write_err("\r\033[K");
+  if (drawn_ && !finished_) write_err(clear_line(stderr));
 }
 
 std::string Progress::line(double elapsed_s) const {
@@ -162,7 +223,9 @@ void Progress::update(int64_t done) {
     if (since_last_s < 0.1) return;
     last_ = now;
     drawn_ = true;
-    write_err("\r\033[K" + styled(shortened(line(elapsed_s), kConsoleWidth - 1), Style::dim, colour_));
+    write_err(
+        fmt::format("{}{}", clear_line(stderr),
+                    styled(shortened(line(elapsed_s), console_width(stderr) - 1), Style::dim, colour_)));
     return;
   }
   const bool tenth = total_ <= 0 || done >= total_ / 10 * next_tenth_;
@@ -175,7 +238,7 @@ void Progress::update(int64_t done) {
 void Progress::finish() {
   const double elapsed_s = std::chrono::duration<double>(Clock::now() - start_).count();
   finished_ = true;
-  write_err(fmt::format("{}{}: {} {} in {}\n", drawn_ ? "\r\033[K" : "", what_,
+  write_err(fmt::format("{}{}: {} {} in {}\n", clear_line(stderr), what_,
                         short_count(static_cast<double>(done_)), unit_, duration(elapsed_s)));
 }
 

@@ -13,6 +13,15 @@ namespace keen {
 
 inline constexpr size_t kConsoleWidth = 80;
 
+// The columns of the terminal that `stream` is: COLUMNS where it is set, what the terminal says, or
+// kConsoleWidth.
+size_t console_width(std::FILE* stream);
+// Whether lines may be drawn anew there: a terminal, and not TERM=dumb.
+bool can_redraw(std::FILE* stream);
+// What brings the cursor of such a terminal to the start of an empty line, whatever live line of ours stands
+// there; nothing elsewhere.
+std::string_view clear_line(std::FILE* stream);
+
 // Three significant digits and a suffix: 950, 1.5k, 162M, 2.1B, 3.2T. Exact below 1000 when it is whole.
 std::string short_count(double count);
 // 1234567 as "1,234,567".
@@ -22,6 +31,8 @@ std::string short_bytes(int64_t bytes);
 // At most two units: "0.3 s", "42 s", "3 min 05 s", "2 h 14 min", "3 d 04 h". "-" when negative or not
 // finite.
 std::string duration(double seconds);
+// The same in at most 5 characters, where columns are few: "0.3s", "42s", "3m05s", "2h14m", "3d04h", "120d".
+std::string short_duration(double seconds);
 
 // True when `stream` is a terminal, and neither NO_COLOR nor TERM=dumb speaks against colour.
 bool colour_wanted(std::FILE* stream);
@@ -34,7 +45,7 @@ std::string styled(std::string_view text, Style style, bool colour);
 void write_out(std::string_view text);
 void write_err(std::string_view text);
 
-// "keen: warning: SENTENCE" on standard error.
+// "keen: warning: SENTENCE" on standard error, on a line of its own.
 void write_warning(std::string_view sentence);
 
 // The number of columns that `text` takes on a terminal: code points of UTF-8, without escape sequences.
@@ -61,9 +72,22 @@ class Table {
   std::vector<size_t> left_;
 };
 
-// The progress of a long stage, on standard error: on a terminal one line that is drawn anew at most ten
-// times a second, in a file one plain line at each tenth of the way (and at least five seconds apart). Both
-// show the share done, the time left, and the time taken in the end.
+// Lines of a label and what it stands for: the values are aligned, and broken between words (best after a
+// comma or before a parenthesis) where a line would be wider than kConsoleWidth.
+class Facts {
+ public:
+  void add(std::string label, std::string value);
+  // Every line starts with `indent` spaces, at most kMostIndent.
+  std::string str(size_t indent = 0) const;
+  static constexpr size_t kMostIndent = 2;
+
+ private:
+  std::vector<std::pair<std::string, std::string>> rows_;
+};
+
+// The progress of a long stage, on standard error: on a terminal one line, cut to its width, that is drawn
+// anew at most ten times a second, in a file one plain line at each tenth of the way (and at least five
+// seconds apart). Both show the share done, the time left, and the time taken in the end.
 class Progress {
  public:
   // `unit` is what is counted: "bytes", "tokens", "windows". A total of 0 means unknown.

@@ -1,0 +1,87 @@
+#include "train/summary.h"
+
+#include <algorithm>
+
+namespace keen {
+
+std::string model_summary(const ModelConfig& model) {
+  return fmt::format("{} layers x {}, {} heads{}, {}/{}/{}, context {}", model.layers, model.width,
+                     model.heads,
+                     model.kv_heads == model.heads ? "" : fmt::format(" ({} kv)", model.kv_heads),
+                     kNormNames[static_cast<size_t>(model.norm)], kMlpNames[static_cast<size_t>(model.mlp)],
+                     kPositionNames[static_cast<size_t>(model.position)], model.context);
+}
+
+std::string attention_summary(const std::vector<LayerAttention>& layers) {
+  std::vector<std::pair<std::string, int>> kinds;
+  for (const LayerAttention& layer : layers) {
+    const auto seen =
+        std::find_if(kinds.begin(), kinds.end(), [&](const auto& k) { return k.first == layer.kind; });
+    if (seen != kinds.end())
+      ++seen->second;
+    else
+      kinds.emplace_back(layer.kind, 1);
+  }
+  if (kinds.size() == 1) return kinds[0].first;
+  std::string text;
+  for (const auto& [kind, count] : kinds)
+    text += fmt::format("{}{} x{}", text.empty() ? "" : ", ", kind, count);
+  return text;
+}
+
+void add_training_facts(Facts& facts, const RunConfig& config, const Gpt& gpt, int64_t ranks) {
+  const int64_t T = config.model.context, per_step = config.batch.sequences * T;
+  facts.add("parameters", fmt::format("{} ({} FLOPs a token)", with_commas(gpt.params.count()),
+                                      short_count(gpt.flops_per_token(T))));
+  facts.add("batch",
+            fmt::format("{} sequences x {} = {} tokens a step ({} x {} rank{} x {} accumulated)",
+                        config.batch.sequences, T, with_commas(per_step), config.batch.micro_sequences, ranks,
+                        ranks == 1 ? "" : "s", accumulation(config, ranks)));
+  facts.add(
+      "training",
+      fmt::format("{} steps = {} tokens, {} schedule, lr {:g}", with_commas(config.schedule.steps),
+                  short_count(static_cast<double>(config.schedule.steps) * static_cast<double>(per_step)),
+                  name_of(config.schedule.kind), config.optimizer.lr));
+}
+
+int64_t checkpoint_bytes(const Gpt& gpt) { return 3 * gpt.params.count() * size_of(wide(gpt.dtype)); }
+
+int64_t checkpoints_kept(const CheckpointConfig& checkpoint) {
+  return checkpoint.keep + 1 + std::ssize(checkpoint.keep_steps);
+}
+
+std::string folded_name(const std::string& name) {
+  if (!name.starts_with("blocks.")) return name;
+  const size_t dot = name.find('.', 7);
+  return dot == name.npos ? name : "blocks.*" + name.substr(dot);
+}
+
+Table parameter_table(const Gpt& gpt) {
+  struct Row {
+    std::string name, shape, note;
+    int64_t tensors, count;
+  };
+  std::vector<Row> rows;
+  for (const Param& p : gpt.params.all()) {
+    const std::string note = !p.learned ? "fixed" : p.decays() ? "decays" : "";
+    const std::string name = folded_name(p.name), shape = to_string(p.shape);
+    const auto same = std::find_if(rows.begin(), rows.end(), [&](const Row& r) {
+      return r.name == name && r.shape == shape && r.note == note;
+    });
+    if (same == rows.end()) {
+      rows.push_back({name, shape, note, 1, p.count()});
+    } else {
+      ++same->tensors;
+      same->count += p.count();
+    }
+  }
+  Table table({"parameter", "shape", "tensors", "elements", "weight decay"});
+  table.left_aligned(1);
+  table.left_aligned(4);
+  for (const Row& row : rows)
+    table.add({row.name, row.shape, std::to_string(row.tensors), with_commas(row.count), row.note});
+  table.add({"total", "", std::to_string(gpt.params.all().size()), with_commas(gpt.params.count()), ""});
+  return table;
+}
+
+}  // namespace keen
