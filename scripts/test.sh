@@ -27,11 +27,11 @@ heading() { printf '\n== %s (%d:%02d)\n' "$1" $(((SECONDS - started) / 60)) $(((
 jobs=$(nproc)
 
 # A folder that is configured already keeps its generator, so a plain `cmake -B build` is not in the way; nor is the
-# quickstart, which leaves the tests out.
-build() { # PRESET FOLDER
+# quickstart, which leaves the tests and, without a GPU, CUDA out.
+build() { # PRESET FOLDER [CMAKE ARGUMENT...]
   local how=(--preset "$1")
   if [[ -f $2/CMakeCache.txt ]]; then how=(-S . -B "$2"); fi
-  cmake "${how[@]}" -DKEEN_TESTS=ON >/dev/null
+  cmake "${how[@]}" -DKEEN_TESTS=ON "${@:3}" >/dev/null
   cmake --build "$2" -j "$jobs"
 }
 run_tests() { # FOLDER [CTEST ARGUMENT...]
@@ -44,7 +44,7 @@ if $install; then
 fi
 
 heading "Optimized build"
-build release build
+build release build -DKEEN_CUDA=AUTO
 
 if $fast; then
   heading "Tests"
