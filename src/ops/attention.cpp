@@ -107,6 +107,14 @@ void attention_backward(Context& ctx, const AttentionBackward& args) {
   on_device(ctx, [&]<Device D>() { attention_backward_on<D>(ctx, args, delta, work); });
 }
 
+std::string cudnn_refusal(Device device, DType dtype, int64_t D) {
+  if (device != Device::cuda) return "it needs a CUDA device";
+  if (dtype != DType::bf16) return fmt::format("it computes in bf16, not in {}", name_of(dtype));
+  if (D % 8 != 0) return fmt::format("the head width {} is no multiple of 8", D);
+  if constexpr (kCudnnBuilt) return cudnn_library_refusal();
+  return "this build of keen has no cuDNN, whose headers were not found";
+}
+
 template <> void attention_on<Device::cpu>(Context&, const Attention& args, Tensor work) {
   if (args.path == AttentionPath::reference)
     attention_reference(args, work);

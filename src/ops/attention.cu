@@ -1,4 +1,4 @@
-// Which CUDA kernels attention takes, and delta: a warp a row and head.
+// Which CUDA kernels attention takes, and delta: a few lanes a row of a head.
 #include "ops/attention_cuda.cuh"
 #include "ops/attention_cudnn.h"
 
@@ -10,30 +10,44 @@ namespace {
 
 constexpr int kDeltaThreads = 256;
 
-// delta_i = dout_i out_i.
-template <class T>
+// delta_i = dout_i out_i, by `lanes` threads a row of a head, a power of 2.
+template <class T, bool kVectors>
 __global__ void __launch_bounds__(kDeltaThreads)
-    delta_kernel(float* delta, DeviceHeads<const T> out, DeviceHeads<const T> dout, int tokens, int H,
-                 int64_t count) {
-  const int64_t item = (static_cast<int64_t>(blockIdx.x) * kDeltaThreads + threadIdx.x) / cuda::kWarp;
-  if (item >= count) return;  // a whole warp, and no barrier follows
-  const int lane = static_cast<int>(threadIdx.x) % cuda::kWarp, h = static_cast<int>(item % H);
-  const int64_t row = item / H;
-  const int t = static_cast<int>(row % tokens), b = static_cast<int>(row / tokens);
-  const T *x = out.row(b, t, h), *y = dout.row(b, t, h);
+    delta_kernel(float* delta, const T* out, const T* dout, int tokens, int H, int D, int lanes, int count) {
+  using Pack = cuda::Pack<T>;
+  const int thread =
+      static_cast<int>(blockIdx.x) * (kDeltaThreads / lanes) + static_cast<int>(threadIdx.x) / lanes;
+  const int item = thread < count ? thread : count - 1;  // of (B, T, H); every lane takes part in the sums
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  const T *x = out + static_cast<int64_t>(item) * D, *y = dout + static_cast<int64_t>(item) * D;
   float sum = 0;
-  for (int d = lane; d < out.D; d += cuda::kWarp) sum += cuda::to_float(x[d]) * cuda::to_float(y[d]);
-  sum = cuda::warp_sum(sum);
-  if (lane == 0) delta[(static_cast<int64_t>(b) * H + h) * tokens + t] = sum;
+  if constexpr (kVectors) {
+    for (int d = lane * Pack::kSize; d < D; d += lanes * Pack::kSize) {
+      const Pack a = Pack::load(x + d), b = Pack::load(y + d);
+#pragma unroll
+      for (int i = 0; i < Pack::kSize; ++i) sum += a.x[i] * b.x[i];
+    }
+  } else {
+    for (int d = lane; d < D; d += lanes) sum += cuda::to_float(x[d]) * cuda::to_float(y[d]);
+  }
+  for (int offset = lanes / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(cuda::kAllLanes, sum, offset);
+  const int h = item % H, row = item / H;
+  if (thread < count && lane == 0)
+    delta[(static_cast<int64_t>(row / tokens) * H + h) * tokens + row % tokens] = sum;
 }
 
 void fill_delta(Context& ctx, const AttentionBackward& args, Tensor delta) {
-  const int64_t tokens = args.q.T, D = args.q.D, count = args.q.B * tokens * args.q.heads;
+  const int64_t D = args.q.D, count = args.q.B * args.q.T * args.q.heads;
+  check(count < int64_t{1} << 31, "attention_backward: fewer than 2^31 rows of heads");
   cuda::with_device_float_type(args.q.dtype, [&]<class T>() {
-    cuda::launch(ctx, delta_kernel<T>, cuda::grid_of(cuda::ceil_div(count, kDeltaThreads / cuda::kWarp)),
-                 kDeltaThreads, 0, delta.as<float>(), packed_heads<const T>(args.out, tokens, D),
-                 packed_heads<const T>(args.dout, tokens, D), static_cast<int>(tokens),
-                 static_cast<int>(args.q.heads), count);
+    const T *out = args.out.as<T>(), *dout = args.dout.as<T>();
+    const bool vectors = cuda::packable<T>(D, out, dout);
+    const int64_t units = vectors ? D / cuda::Pack<T>::kSize : D;
+    const int lanes = static_cast<int>(std::min<int64_t>(cuda::kWarp, units & -units));
+    cuda::launch(ctx, vectors ? delta_kernel<T, true> : delta_kernel<T, false>,
+                 cuda::grid_of(cuda::ceil_div(count, kDeltaThreads / lanes)), kDeltaThreads, 0,
+                 delta.as<float>(), out, dout, static_cast<int>(args.q.T), static_cast<int>(args.q.heads),
+                 static_cast<int>(D), lanes, static_cast<int>(count));
   });
 }
 

@@ -3,6 +3,8 @@
 // SSMax share this op. Never holds T x T: scores exist in tiles (Dao et al., "FlashAttention", 2022) or rows.
 #pragma once
 
+#include <string>
+
 #include "core/context.h"
 #include "ops/heads.h"
 
@@ -13,6 +15,11 @@ namespace keen::ops {
 // (ops/attention_cudnn.h), fused for everything else, and on the CPU. reference: one row of scores at a time,
 // as the formula reads.
 enum class AttentionPath : uint8_t { fused, cudnn, reference };
+
+constexpr std::string_view name_of(AttentionPath path) {
+  constexpr std::string_view names[] = {"fused", "cudnn", "reference"};
+  return names[static_cast<size_t>(path)];
+}
 
 // All tensors of one floating type but lse, which is wide; T_q, T_k, B, H, K and D are at least 1, D may be
 // any width. No output may overlap an input. NaN and infinities in q, k, v reach the rows that see them.
@@ -42,6 +49,11 @@ struct AttentionBackward {
   bool deterministic = false;  // the same bits every time, where that costs something: of cudnn alone
 };
 void attention_backward(Context& ctx, const AttentionBackward& args);
+
+// Why AttentionPath::cudnn would be the fused path here: another device or type than it computes on, heads of
+// a width that it does not take, no such library. Empty where it is not. A machine without a device, on which
+// a run is only planned, is no reason.
+std::string cudnn_refusal(Device device, DType dtype, int64_t D);
 
 // The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `work` is the device's own scratch (on the
 // CPU one row for each thread), `delta` holds the (B, H, T) sums above, wide, for the body to fill.

@@ -152,6 +152,10 @@ const void* from(const ConstTensor& x, int64_t b0, int64_t B) { return x.data + 
 
 std::string cudnn_attention_refusal(Context& ctx) { return cudnn_of(ctx).refusal; }
 
+std::string cudnn_library_refusal() {
+  return cuda::device_count() == 0 ? std::string() : cudnn::Library().refusal();
+}
+
 bool cudnn_attention_takes(Context& ctx, const Attention& args) {
   if (args.q.dtype != DType::bf16 || args.q.T != args.k.T || !args.lse) return false;
   for (const ConstHeads& x : {args.q, args.k, args.v})

@@ -103,7 +103,8 @@ TEST_P(AttentionCuda, ForwardAndBackwardEqualTheCpu) {
                        {1, 40, 2, 1, 80},  {2, 7, 4, 2, 6},    {1, 131, 2, 1, 10}, {1, 9, 1, 1, 200}};
   for (const Sizes& size : all)
     for (const AttentionPath path : kPaths) {
-      if (path == AttentionPath::reference && size.T > 150) continue;  // what it does there, it does below
+      // The row kernels, which are slow to emulate, do nothing more there than below.
+      if ((path == AttentionPath::reference || GetParam() == DType::f32) && size.T > 132) continue;
       Problem p(size, GetParam());
       p.twins.run(p.forward_op(path));
       p.expect_forward(path);
@@ -250,7 +251,7 @@ TEST_P(AttentionCuda, WorksWithoutLse) {
 
 TEST_P(AttentionCuda, SameBitsEveryTime) {
   for (const AttentionPath path : kPaths)
-    for (const Sizes& size : {Sizes{2, 140, 4, 2, 64}, Sizes{1, 600, 2, 1, 32, 2}}) {
+    for (const Sizes& size : {Sizes{1, 140, 2, 1, 64}, Sizes{1, 600, 2, 1, 32, 2}}) {
       Problem p(size, GetParam());
       p.twins.expect_repeats(p.forward_op(path), {p.out, p.lse});
       if (size.T_q == 0) p.twins.expect_repeats(p.backward_op(path), {p.dqkv});
