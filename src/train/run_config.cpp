@@ -135,6 +135,8 @@ void RunConfig::fields(Fields& f) {
   f.choice("recompute", recompute, kRecomputeNames,
            "block: activations are computed again in backward, to save memory");
   f.choice("attention_path", attention_path, kAttentionPathNames, "attention kernel; cudnn needs CUDA");
+  f.flag("time_gemms", time_gemms,
+         "on CUDA, time the matrix library's algorithms once a shape, and remember the fastest");
   f.check([this, &f] {
     const bool directory = name.find('/') == std::string::npos && name.front() != '.' && name.size() <= 200;
     f.demand(directory, {"name"},

@@ -123,6 +123,7 @@ struct RunConfig {
   bool deterministic = false;
   Recompute recompute = Recompute::none;
   AttentionPath attention_path = AttentionPath::automatic;
+  bool time_gemms = false;
 
   // The list of fields (io/fields.h), with the checks across them.
   void fields(Fields& f);

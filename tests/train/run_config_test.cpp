@@ -69,7 +69,8 @@ TEST(RunConfig, ReadsEveryKey) {
     "evaluate": {"every": 0, "batches": 3}, "checkpoint": {"every": 0, "keep": 1, "keep_steps": [4, 5]},
     "log": {"every": 1, "tensorboard": true}, "init": {"from": "runs/p", "optimizer": "reset", "step": "keep"},
     "parallel": {"zero": 0, "timeout_s": 5},
-    "non_finite": "skip", "deterministic": true, "recompute": "block", "attention_path": "reference"})");
+    "non_finite": "skip", "deterministic": true, "recompute": "block", "attention_path": "reference",
+    "time_gemms": true})");
   EXPECT_EQ(config.seed, 7);
   EXPECT_EQ(config.precision, Precision::fp64);
   EXPECT_EQ(config.model.attention[1].kind, "ssmax");
@@ -276,7 +277,8 @@ TEST(RunConfig, FixedAndFreeKeys) {
       {"non_finite", {"skip", false}},
       {"deterministic", {"true", false}},
       {"recompute", {"block", false}},
-      {"attention_path", {"flash", false}}};
+      {"attention_path", {"flash", false}},
+      {"time_gemms", {"true", false}}};
   const RunConfig before = parse(kLeast);
   for (const std::string& key : all_keys()) {
     ASSERT_TRUE(table.contains(key)) << key;
