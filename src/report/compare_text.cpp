@@ -79,7 +79,7 @@ std::string block(const CellTable& table, const std::string& corner, size_t begi
     for (const Cell& cell : row.cells) texts.push_back(cell.text);
     std::vector<std::string> cells = line(row.label, texts);
     for (size_t i = begin; i < end; ++i)
-      if (row.cells[i].kind == Cell::Kind::missing)
+      if (row.cells[i].kind == Cell::Kind::missing && !row.cells[i].text.empty())
         cells[i - begin + 1] = styled(cells[i - begin + 1], Style::dim, colour);
     out.add(std::move(cells));
   }

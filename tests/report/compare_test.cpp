@@ -137,6 +137,14 @@ TEST(CompareRuns, AreAsFarAsTheSlowestWhenAllHaveValidated) {
   EXPECT_EQ(compare_runs(runs, 0, std::nullopt).common_tokens, 100);
 }
 
+TEST(CompareRuns, MeetWhereMostOfThemAreAndThenAsFarAsPossible) {
+  const RunRecord base = run_with("base", {{1, 100, 1, 4.0}, {4, 4000, 4, 3.0}}),
+                  late = run_with("late", {{1, 1000, 1, 4.0}, {4, 4000, 4, 3.0}}),
+                  fork = run_with("fork", {{1, 100, 1, 3.0}, {4, 400, 4, 2.9}});
+  EXPECT_EQ(compare_runs({base, late, fork}, 0, std::nullopt).common_tokens, 4000);
+  EXPECT_EQ(compare_runs({base, late, fork, fork}, 0, std::nullopt).common_tokens, 400);
+}
+
 TEST(CompareRuns, SayWhyThereIsNoLoss) {
   RunRecord never = run_with("never", {}), not_yet = run_with("not-yet", {}),
             bad = run_with("bad", {{1, 100, 1, std::nullopt}});
@@ -254,6 +262,7 @@ TEST(PairedDifference, PairsByThePlaceInTheDataAndLeavesOutWhatIsNotFinite) {
   RunRecord a = trained("a", {1, 2, 3, 4, 5}), b = trained("b", {1, 3, 4, 5});
   for (size_t i = 1; i < b.train.size(); ++i) ++b.train[i].batch;  // it left the second batch out
   EXPECT_EQ(*paired_difference(b, a).mean, 0);
+  EXPECT_EQ(*paired_difference(a, b).mean, 0);
   b.train[2].loss.reset();
   b.train[3].loss = 9;
   const Paired paired = paired_difference(b, a);
@@ -394,6 +403,13 @@ TEST(CompareLosses, NamesTheFirstDifferenceOfTheFirstRunThatDiffers) {
   EXPECT_EQ(compare_losses(comparison.runs, 0, 0.25).difference->kind, "train");
   EXPECT_EQ(compare_losses(comparison.runs, 0, 0.25).difference->step, 3);
   EXPECT_FALSE(compare_losses(comparison.runs, 0, 0.5).difference);
+}
+
+TEST(CompareLosses, OfOneStepTheTrainingLossIsNamed) {
+  RunRecord a = trained("a", {5}), b = trained("b", {4});
+  a.validation = {{1, 32, 1, 5}};
+  b.validation = {{1, 32, 1, 4}};
+  EXPECT_EQ(compare_losses({a, b}, 0, 0).difference->kind, "train");
 }
 
 TEST(CompareLosses, WhatOnlyOneRunLoggedDiffers) {

@@ -160,13 +160,14 @@ std::string fork_row(const std::string& parent, int64_t parent_step, int64_t ste
 
 TEST(ReadRun, AForkKnowsWhatItsAncestorsHaveDone) {
   TemporaryDirectory tmp;
-  make_run(tmp / "runs/base", kTinyModel, train_row(1, "3", 1000) + train_row(2, "3", 1000) + train_row(3));
+  make_run(tmp / "earlier/base", kTinyModel,
+           train_row(1, "3", 1000) + train_row(2, "3", 1000) + train_row(3));
   make_run(tmp / "runs/fork", kTinyModel,
-           fork_row("runs/base/checkpoints/step_00000002", 2) + train_row(1, "3", 500) + train_row(2));
+           fork_row("earlier/base/checkpoints/step_00000002", 2) + train_row(1, "3", 500) + train_row(2));
   make_run(tmp / "runs/again", kTinyModel, fork_row("runs/fork/checkpoints/step_00000001", 1) + train_row(1));
   // The parent's path was relative to the directory above `runs`.
   const RunRecord fork = read_run(tmp / "runs/fork");
-  EXPECT_EQ(fork.parent_directory, tmp / "runs/base");
+  EXPECT_EQ(fork.parent_directory, tmp / "earlier/base");
   EXPECT_EQ(fork.parent_name(), "base");
   EXPECT_EQ(fork.origin.step, 2);
   EXPECT_EQ(fork.origin.tokens, 200);
@@ -179,7 +180,7 @@ TEST(ReadRun, AForkKnowsWhatItsAncestorsHaveDone) {
   EXPECT_DOUBLE_EQ(again.origin.seconds, 2.5);
   EXPECT_DOUBLE_EQ(again.origin.flops, 300 * *fork.flops_per_token);
   EXPECT_EQ(batches_of(again), (std::vector<int64_t>{0})) << "its data start anew";
-  EXPECT_EQ(read_run(tmp / "runs/base").origin.tokens, 0);
+  EXPECT_EQ(read_run(tmp / "earlier/base").origin.tokens, 0);
   // Runs that were moved together are found beside each other.
   std::filesystem::create_directory(tmp / "moved");
   std::filesystem::rename(tmp / "runs", tmp / "moved/elsewhere");
@@ -204,6 +205,7 @@ TEST(ReadRun, AForkThatCountsOnStartsOnlyItsTimeAnew) {
   // What counts on from a fork has that fork's origin.
   make_run(tmp / "second", config, fork_row("first/checkpoints/step_00000001", 1, 1) + train_row(2));
   make_run(tmp / "first", kTinyModel, fork_row("base/checkpoints/step_00000002", 2) + train_row(1, "3", 250));
+  EXPECT_EQ(read_run(tmp / "second").origin.step, 2);
   EXPECT_EQ(read_run(tmp / "second").origin.tokens, 200);
   EXPECT_DOUBLE_EQ(read_run(tmp / "second").origin.seconds, 2.25);
   // The checkpoint knows best how many sequences were read before it.
