@@ -1,17 +1,18 @@
 // The curves of a comparison in few bytes, for the page that draws them.
 //
 // {"comparison": comparison_json,
-//  "config", "results": {header, rows: [{key, label, cells: [{text, missing}]}]}   the tables of the console,
+//  "config", "results": {header, rows: [{key, label, cells: [{text, missing}]}]}   as in the console,
 //  "notes": comparison_notes, "baseline": index in `runs`, "columns": [{label, members: indices in `runs`}],
 //  "smoothing": kSmoothing, "runs": [{   beside those of "comparison"
 //    "look": {colour, dark_colour, dash, marker}   (report/chart.h), "fork_of": index in `runs` or null,
 //    "origin": {steps, tokens, seconds, flops}     what had been done before (Origin in report/run.h),
-//    "start": {steps, tokens, seconds, flops}      where its own counts began (beginning_of in report/curves.h),
-//    "train": {rows, rows_per_point, step, tokens, seconds, loss, grad_norm, lr; low, high where thinned},
+//    "start": {steps, tokens, seconds, flops}      where its own counts began (report/curves.h),
+//    "train": {rows, rows_per_point, step, tokens, seconds, loss, low, high, grad_norm, lr},
 //    "validation": {rows, step, tokens, seconds, loss},
-//    "attention": {rows, step, layers: [{layer, heads, s, b}]} or null   s, b: (rows, heads); b may be null }]}
+//    "attention": {rows, step, layers: [{layer, heads, s, b}]} or null   (rows, heads) }]}
 //
-// Every series is a column: {"f32": BASE64}, little-endian float32 with NaN for what is not known, or
+// `low` and `high` are there where points stand for several rows, `b` is null where a layer has none. Every
+// series is a column: {"f32": BASE64}, little-endian float32 with NaN for what is not known, or
 // {"knots": [index, value, ...]}, between which values lie on straight lines.
 #pragma once
 

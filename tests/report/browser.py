@@ -23,7 +23,7 @@ class BrowserError(Exception):
 
 
 class Browser:
-    """One page of a browser that has no window, no profile and no network. What goes wrong inside is in `complaints`."""
+    """One page of a browser without window, profile and network. What goes wrong inside is in `complaints`."""
 
     def __init__(self, path, width=1280, height=900, timeout_s=60):
         self.timeout_s = timeout_s
@@ -35,16 +35,35 @@ class Browser:
         to_browser, self.input = os.pipe()
         self.output, from_browser = os.pipe()
         arguments = [
-            path, "--headless", "--remote-debugging-pipe", f"--user-data-dir={self.profile.name}", "--no-first-run",
-            f"--window-size={width},{height}", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-            "--force-device-scale-factor=1", "--host-resolver-rules=MAP * ~NOTFOUND", "about:blank"]
+            path,
+            "--headless",
+            "--remote-debugging-pipe",
+            f"--user-data-dir={self.profile.name}",
+            "--no-first-run",
+            f"--window-size={width},{height}",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-extensions",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+            "--force-device-scale-factor=1",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "about:blank",
+        ]
         if os.geteuid() == 0:
             arguments.insert(1, "--no-sandbox")
         # The protocol wants descriptors 3 and 4; a shell puts them there.
         shell = ["sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh", *arguments]
-        self.process = subprocess.Popen(shell, pass_fds=(to_browser, from_browser), stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen(
+            shell,
+            pass_fds=(to_browser, from_browser),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         os.close(to_browser)
         os.close(from_browser)
         self.session = None
@@ -134,13 +153,21 @@ class Browser:
     def drag(self, x0, y0, x1, y1, modifiers=0):
         self.mouse("mousePressed", x0, y0, button="left", buttons=1, clickCount=1, modifiers=modifiers)
         for share in (0.5, 1):
-            self.mouse("mouseMoved", x0 + share * (x1 - x0), y0 + share * (y1 - y0), button="left", buttons=1,
-                       modifiers=modifiers)
+            self.mouse(
+                "mouseMoved",
+                x0 + share * (x1 - x0),
+                y0 + share * (y1 - y0),
+                button="left",
+                buttons=1,
+                modifiers=modifiers,
+            )
         self.mouse("mouseReleased", x1, y1, button="left", clickCount=1, modifiers=modifiers)
         self.settle()
 
     def resize(self, width, height, scale=1):
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
+        )
         self.settle()
 
     def screenshot(self, path, whole=False):

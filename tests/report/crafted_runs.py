@@ -7,12 +7,25 @@ import random
 
 
 def config(steps, attention="softmax", **changes):
-    model = {"vocab_size": 512, "context": 64, "layers": 2, "width": 32, "heads": 2, "mlp_width": 64,
-             "attention": attention}
-    return {"name": "crafted", "seed": 7, "model": model | changes.pop("model", {}),
-            "data": {"train": "train.bin", "validation": "val.bin"}, "batch": {"sequences": 16, "micro_sequences": 16},
-            "optimizer": {"lr": 0.002}, "schedule": {"kind": "cosine", "steps": steps, "warmup_steps": steps // 20},
-            "evaluate": {"every": 25}} | changes
+    model = {
+        "vocab_size": 512,
+        "context": 64,
+        "layers": 2,
+        "width": 32,
+        "heads": 2,
+        "mlp_width": 64,
+        "attention": attention,
+    }
+    return {
+        "name": "crafted",
+        "seed": 7,
+        "model": model | changes.pop("model", {}),
+        "data": {"train": "train.bin", "validation": "val.bin"},
+        "batch": {"sequences": 16, "micro_sequences": 16},
+        "optimizer": {"lr": 0.002},
+        "schedule": {"kind": "cosine", "steps": steps, "warmup_steps": steps // 20},
+        "evaluate": {"every": 25},
+    } | changes
 
 
 def loss_at(step, floor=3.0, slope=60):
@@ -44,28 +57,46 @@ class Run:
             self.seconds += 0.05
             loss = loss_at(self.step, self.floor, self.slope) + self.random.gauss(0, self.noise)
             loss += 1.5 if self.step in spikes else 0
-            self.rows.append({
-                "kind": "train", "step": self.step, "tokens": self.step * self.tokens_per_step,
-                "loss": None if self.step in non_finite else round(loss, 8),
-                "grad_norm": None if self.step in non_finite else round(math.exp(self.random.gauss(-0.5, 0.3)), 8),
-                "lr": 0.002 * min(1, self.step / (total / 20)) * (0.55 + 0.45 * math.cos(math.pi * self.step / total)),
-                "step_ms": 50 + self.random.gauss(0, 1), "tokens_per_s": 20000, "mfu": 0.4,
-                "elapsed_s": round(1.05 * self.seconds, 6)})
+            self.rows.append(
+                {
+                    "kind": "train",
+                    "step": self.step,
+                    "tokens": self.step * self.tokens_per_step,
+                    "loss": None if self.step in non_finite else round(loss, 8),
+                    "grad_norm": None if self.step in non_finite else round(math.exp(self.random.gauss(-0.5, 0.3)), 8),
+                    "lr": 0.002
+                    * min(1, self.step / (total / 20))
+                    * (0.55 + 0.45 * math.cos(math.pi * self.step / total)),
+                    "step_ms": 50 + self.random.gauss(0, 1),
+                    "tokens_per_s": 20000,
+                    "mfu": 0.4,
+                    "elapsed_s": round(1.05 * self.seconds, 6),
+                }
+            )
             if self.step % every == 0:
                 self.validate(heads, layers, b)
         return self
 
     def validate(self, heads=0, layers=0, b=False):
         loss = round(loss_at(self.step, self.floor + 0.04, self.slope), 8)
-        self.rows.append({"kind": "validation", "step": self.step, "tokens": self.step * self.tokens_per_step,
-                          "loss": loss, "perplexity": math.exp(loss)})
+        self.rows.append(
+            {
+                "kind": "validation",
+                "step": self.step,
+                "tokens": self.step * self.tokens_per_step,
+                "loss": loss,
+                "perplexity": math.exp(loss),
+            }
+        )
         if not layers:
             return
         progress = 1 - math.exp(-self.step / (5 * self.slope))
         scales = []
         for layer in range(layers):
-            row = {"layer": layer, "s": [round(0.25 + progress * 0.1 * math.sin(layer + 2.4 * head), 9)
-                                         for head in range(heads)]}
+            row = {
+                "layer": layer,
+                "s": [round(0.25 + progress * 0.1 * math.sin(layer + 2.4 * head), 9) for head in range(heads)],
+            }
             if b:
                 row["b"] = [round(progress * 0.3 * math.cos(layer + head), 9) for head in range(heads)]
             scales.append(row)

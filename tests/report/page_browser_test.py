@@ -18,7 +18,7 @@ import unittest
 from browser import Browser, find_browser
 from crafted_runs import Run, config
 
-HOSTILE = "<img src=x onerror=boom()> & \"quotes\""
+HOSTILE = '<img src=x onerror=boom()> & "quotes"'
 HOSTILE_VALUE = "</script><script>boom()</script><b>val</b>_*.bin"
 
 
@@ -27,19 +27,25 @@ def make_runs(folder):
     runs = {
         "base": Run(config(400)).event("start").train(400).event("stop", reason="done"),
         HOSTILE: Run(config(400, "ssmax_bias", data={"train": HOSTILE_VALUE, "validation": "val.bin"}), 2, 2.9)
-        .event("start").train(200, heads=2, layers=2, b=True).event("resume", changed={"log.every": [1, 10]})
-        .train(200, heads=2, layers=2, b=True, spikes={300}, non_finite={350}).event("stop", reason="done"),
-        "fork": Run(config(200, "ssmax", init={"from": "base/checkpoints/step_00000300", "step": "reset"}), 3, 2.8,
-                    slope=5)
+        .event("start")
+        .train(200, heads=2, layers=2, b=True)
+        .event("resume", changed={"log.every": [1, 10]})
+        .train(200, heads=2, layers=2, b=True, spikes={300}, non_finite={350})
+        .event("stop", reason="done"),
+        "fork": Run(
+            config(200, "ssmax", init={"from": "base/checkpoints/step_00000300", "step": "reset"}), 3, 2.8, slope=5
+        )
         .event("fork", parent="base/checkpoints/step_00000300", parent_step=300, loss_before=4.1, loss_after=4.2)
-        .train(200, heads=2, layers=2).event("stop", reason="done"),
+        .train(200, heads=2, layers=2)
+        .event("stop", reason="done"),
         "live": Run(config(400, "ssmax"), 4, 2.95).event("start").train(100, heads=2, layers=2),
     }
     for name, run in runs.items():
         run.write(folder / name, tail='{"kind":"train","step":101,"tok' if name == "live" else "")
     for seed in (1, 2, 3):
-        Run(config(100, seed=seed), seed).event("start").train(100).event("stop", reason="done") \
-            .write(folder / "seeds" / f"seed-{seed}")
+        Run(config(100, seed=seed), seed, 3 + 0.01 * seed**2).event("start").train(100).event(
+            "stop", reason="done"
+        ).write(folder / "seeds" / f"seed-{seed}")
     return runs
 
 
@@ -51,7 +57,7 @@ def number(text):
         return None
     unit = {"": 1, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match.group(3)]
     digits = len(match.group(2) or "")
-    return float(match.group(1)) * unit, 0.51 * unit * 10 ** -digits
+    return float(match.group(1)) * unit, 0.51 * unit * 10**-digits
 
 
 class PageTest(unittest.TestCase):
@@ -72,8 +78,14 @@ class PageTest(unittest.TestCase):
 
     @classmethod
     def compare(cls, page, *runs):
-        done = subprocess.run([cls.keen, "compare", *runs, "--html", page, "--json"], cwd=cls.root, check=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        done = subprocess.run(
+            [cls.keen, "compare", *runs, "--html", page, "--json"],
+            cwd=cls.root,
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
         return json.loads(done.stdout)
 
     def setUp(self):
@@ -128,7 +140,8 @@ class PageTest(unittest.TestCase):
             copy.drawImage(base, 0, 0);
             const {{ data }} = copy.getImageData(0, 0, base.width, base.height);
             let count = 0;
-            for (let i = 0; i < data.length; i += 4) if (wanted.every((value, k) => Math.abs(data[i + k] - value) < 12)) count++;
+            for (let i = 0; i < data.length; i += 4)
+                if (wanted.every((value, k) => Math.abs(data[i + k] - value) < 12)) count++;
             return count;
         }})()""")
 
@@ -146,12 +159,22 @@ class PageTest(unittest.TestCase):
             for cell, run in zip(cells, self.json["runs"]):
                 value = run.get(key)
                 if number(cell) is None or not isinstance(value, (int, float)):
-                    self.assertTrue(value is None or not isinstance(value, float) or " " in cell or key in run["missing"]
-                                    or cell in ("baseline", ""), (key, cell, value))
+                    self.assertTrue(
+                        value is None
+                        or not isinstance(value, float)
+                        or " " in cell
+                        or key in run["missing"]
+                        or cell in ("baseline", ""),
+                        (key, cell, value),
+                    )
                     continue
                 shown, rounding = number(cell)
-                self.assertAlmostEqual(shown, value, delta=max(rounding, 0.0051 * abs(value) if rounding >= 1 else 0),
-                                       msg=f"{key} of {run['name']}")
+                self.assertAlmostEqual(
+                    shown,
+                    value,
+                    delta=max(rounding, 0.0051 * abs(value) if rounding >= 1 else 0),
+                    msg=f"{key} of {run['name']}",
+                )
                 self.assertEqual(cell.startswith("~"), key in run["interpolated"], (key, cell))
                 compared += 1
         self.assertGreater(compared, 25)
@@ -167,12 +190,17 @@ class PageTest(unittest.TestCase):
         self.browser.mouse("mouseMoved", *self.plot(0.3, 0.5))
         self.browser.settle()
         self.assertIn(HOSTILE, self.see("panels[0].tip.textContent"))
-        self.assertEqual(self.see('[...document.querySelectorAll("img, #config b, #results b, #legend b, [onerror]")].length'), 0)
+        self.assertEqual(
+            self.see('[...document.querySelectorAll("img, #config b, #results b, #legend b, [onerror]")].length'), 0
+        )
         self.assertEqual(self.see("typeof boom"), "undefined")
 
     def test_nothing_is_asked_of_the_network(self):
-        asked = [event["params"]["request"]["url"] for event in self.browser.events
-                 if event.get("method") == "Network.requestWillBeSent"]
+        asked = [
+            event["params"]["request"]["url"]
+            for event in self.browser.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
         self.assertEqual([url for url in asked if not url.startswith(("about:", "data:"))], [self.url])
 
     # --- the curves ---
@@ -197,11 +225,19 @@ class PageTest(unittest.TestCase):
         self.click("#legend button", 1)
         self.assertEqual(self.pixels(1), 0)
         self.assertGreater(self.pixels(0), 60)
-        self.assertEqual(self.see('document.querySelectorAll("#legend button")[1].getAttribute("aria-pressed")'), "false")
+        self.assertEqual(
+            self.see('document.querySelectorAll("#legend button")[1].getAttribute("aria-pressed")'), "false"
+        )
         self.see('document.querySelectorAll("#legend button")[1].focus()')
         for kind in ("keyDown", "keyUp"):
-            self.browser.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r" if kind == "keyDown" else "",
-                              windowsVirtualKeyCode=13)
+            self.browser.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key="Enter",
+                code="Enter",
+                text="\r" if kind == "keyDown" else "",
+                windowsVirtualKeyCode=13,
+            )
         self.browser.settle()
         self.assertGreater(self.pixels(1), 60, "the keyboard shows it again")
         self.click("#legend button", 2, count=2)
@@ -228,11 +264,15 @@ class PageTest(unittest.TestCase):
         linear = self.picture()
         self.tick("logX")
         self.assertEqual(self.see("view.rangeX()"), [1024, 500 * 1024])
-        middle = self.see("panels[0].sx.pixel(1024 * Math.sqrt(500)) - (panels[0].sx.pixel(1024) + panels[0].sx.pixel(512000)) / 2")
+        middle = self.see(
+            "panels[0].sx.pixel(1024 * Math.sqrt(500)) - (panels[0].sx.pixel(1024) + panels[0].sx.pixel(512000)) / 2"
+        )
         self.assertAlmostEqual(middle, 0, delta=1e-6)
         self.tick("logY")
         low, high = self.see("[panels[0].sy.min, panels[0].sy.max]")
-        middle = self.see(f"panels[0].sy.pixel({math.sqrt(low * high)}) - (panels[0].sy.pixel({low}) + panels[0].sy.pixel({high})) / 2")
+        middle = self.see(
+            f"(({{ pixel }}) => pixel({math.sqrt(low * high)}) - (pixel({low}) + pixel({high})) / 2)(panels[0].sy)"
+        )
         self.assertAlmostEqual(middle, 0, delta=1e-6)
         self.assertNotEqual(self.picture(), linear)
         self.tick("logX")
@@ -313,7 +353,8 @@ class PageTest(unittest.TestCase):
         full = self.see("view.rangeX()")
         (x0, y), (x1, _) = self.plot(0.4, 0.5), self.plot(0.6, 0.5)
         touch = lambda kind, *xs: self.browser.call(
-            "Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y, "id": i} for i, x in enumerate(xs)])
+            "Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y, "id": i} for i, x in enumerate(xs)]
+        )
         touch("touchStart", x0, x1)
         touch("touchMove", x0 - 100, x1 + 100)
         touch("touchEnd")
@@ -329,7 +370,8 @@ class PageTest(unittest.TestCase):
         self.assertAlmostEqual(self.see("view.cursor"), 200, delta=1)
         self.see("view.setCursor(200)")
         self.browser.settle()
-        lines = self.see('[...panels[0].tip.querySelectorAll("tr")].map((row) => [...row.children].map((cell) => cell.textContent.trim()))')
+        lines = self.see("""[...panels[0].tip.querySelectorAll("tr")]
+            .map((row) => [...row.children].map((cell) => cell.textContent.trim()))""")
         self.assertEqual(lines[0], ["", "train", "raw", "validation"])
         values = {line[0]: line[1:] for line in lines[1:]}
         self.assertEqual(list(values), ["base", HOSTILE], "the live run ends at 100, the fork begins at 300")
@@ -342,16 +384,22 @@ class PageTest(unittest.TestCase):
         self.see("panels[0].base.focus()")
         before = self.see("view.cursor")
         for kind in ("keyDown", "keyUp"):
-            self.browser.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39)
+            self.browser.call(
+                "Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39
+            )
         self.browser.settle()
         self.assertGreater(self.see("view.cursor"), before)
 
     def test_marks_and_forks(self):
         self.choose("measure", "steps")
-        marks = self.see("panels[0].shown.curves.map((curve) => curve.marks.map(({ kind, x }) => [kind, Math.round(x)]))")
+        marks = self.see(
+            "panels[0].shown.curves.map((curve) => curve.marks.map(({ kind, x }) => [kind, Math.round(x)]))"
+        )
         self.assertEqual(sorted(marks[1]), [["non_finite", 350], ["resume", 200], ["spike", 300]])
         self.assertEqual(marks[2], [["fork", 300]])
-        on_parent = self.see("[panels[0].shown.curves[2].marks[0].y, valueAt(panels[0].shown.curves[0].x, panels[0].shown.curves[0].y, 300)]")
+        on_parent = self.see(
+            "((curves) => [curves[2].marks[0].y, valueAt(curves[0].x, curves[0].y, 300)])(panels[0].shown.curves)"
+        )
         self.assertEqual(*on_parent)
         self.assertEqual(self.see("panels[0].shown.curves[2].x[0]"), 301)
         place = self.see("""(() => {
@@ -368,7 +416,9 @@ class PageTest(unittest.TestCase):
     def test_learned_scales(self):
         self.assertEqual(self.see("blocks.map(({ run }) => run.index)"), [1, 2, 3])
         last = [row for row in self.runs[HOSTILE].rows if row["kind"] == "attention"][-1]
-        shown = self.see("headsPanel(runs[1]).curves.map((curve) => [curve.layer, curve.head, curve.y[curve.y.length - 1]])")
+        shown = self.see(
+            "headsPanel(runs[1]).curves.map((curve) => [curve.layer, curve.head, curve.y[curve.y.length - 1]])"
+        )
         self.assertEqual(len(shown), 4)
         for layer, head, value in shown:
             self.assertAlmostEqual(value, last["layers"][layer]["s"][head], delta=1e-6)
@@ -391,8 +441,10 @@ class PageTest(unittest.TestCase):
         self.browser.open((self.root / "seeds.html").as_uri())
         curves = self.see("panels[0].shown.curves.length")
         self.assertEqual((len(groups), curves), (1, 1))
-        points = self.see("panels[0].shown.curves[0].points.y")
-        self.assertAlmostEqual(points[-1], groups[0]["final_validation_loss"]["mean"], delta=1e-6)
+        points = self.see("panels[0].shown.curves[0].points")
+        final = groups[0]["final_validation_loss"]
+        self.assertAlmostEqual(points["y"][-1], final["mean"], delta=1e-6)
+        self.assertAlmostEqual(points["high"][-1] - points["y"][-1], final["deviation"], delta=1e-6)
         band = self.see("(({ band, y }) => band.high[50] - y[50])(panels[0].shown.curves[0])")
         self.assertGreater(band, 0)
         self.tick("grouped")
@@ -401,7 +453,7 @@ class PageTest(unittest.TestCase):
     # --- the page ---
 
     def test_light_dark_and_the_address(self):
-        ground = 'getComputedStyle(document.body).backgroundColor'
+        ground = "getComputedStyle(document.body).backgroundColor"
         self.assertEqual(self.see(ground), "rgb(255, 255, 255)")
         self.click("#theme")
         dark = self.see(ground)
@@ -427,18 +479,24 @@ class PageTest(unittest.TestCase):
     def test_print(self):
         self.click("#theme")
         document = self.root / "page.pdf"
-        self.see("globalThis.printed = []; addEventListener('beforeprint', () => printed.push(getComputedStyle(document.body).backgroundColor, panels[0].width, panels[0].base.width))")
+        self.see("""globalThis.printed = [];
+            addEventListener("beforeprint", () => printed.push(
+                getComputedStyle(document.body).backgroundColor, panels[0].width, panels[0].base.width))""")
         self.browser.pdf(document)
         self.assertTrue(document.read_bytes().startswith(b"%PDF"))
         self.assertEqual(self.see("printed"), ["rgb(255, 255, 255)", 720, 2160], "light, and sharp on paper")
         self.assertFalse(self.see("view.paper"))
         self.browser.call("Emulation.setEmulatedMedia", media="print")
-        hidden = self.see('["#controls", "#theme", ".help"].map((name) => getComputedStyle(document.querySelector(name)).display)')
+        hidden = self.see(
+            '["#controls", "#theme", ".help"].map((name) => getComputedStyle(document.querySelector(name)).display)'
+        )
         self.assertEqual(hidden, ["none"] * 3)
 
     def test_accessible_names(self):
-        unnamed = self.see("""[...document.querySelectorAll("button, input, canvas[role=img], [role=radiogroup]")].filter((node) =>
-            !(node.getAttribute("aria-label") || node.textContent || (node.labels && node.labels[0].textContent))).length""")
+        unnamed = self.see(
+            """[...document.querySelectorAll("button, input, canvas[role=img], [role=radiogroup]")].filter((node) =>
+            !(node.getAttribute("aria-label") || node.textContent || node.labels?.[0].textContent)).length"""
+        )
         self.assertEqual(unnamed, 0)
         self.assertIn("base ends at", self.see("panels[0].base.getAttribute('aria-label')"))
 

@@ -46,7 +46,9 @@ function ticksOf(scale, count) {
 }
 
 const countSuffixes = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
-const flopSuffixes = [[1e24, "Y"], [1e21, "Z"], [1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+const flopSuffixes = [
+  [1e24, "Y"], [1e21, "Z"], [1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"],
+];
 const timeUnits = [[86400, " d"], [3600, " h"], [60, " min"], [1, " s"]];
 
 function suffixesOf(measure) {

@@ -161,7 +161,8 @@ class Chart {
     context.stroke(curvePath(x, y, y, this.sx, this.sy));
     if (link) {
       context.setLineDash([1, 4]);
-      strokeLine(context, this.sx.pixel(link.x), this.sy.pixel(link.from), this.sx.pixel(link.x), this.sy.pixel(link.to));
+      const at = this.sx.pixel(link.x);
+      strokeLine(context, at, this.sy.pixel(link.from), at, this.sy.pixel(link.to));
     }
     context.setLineDash([]);
     context.globalAlpha = 1;
@@ -234,8 +235,9 @@ class Chart {
       }
     }
     const { valueText } = this.shown, floor = this.height - margin.bottom;
-    if (this.sy.pixel(highest) < margin.top - 1) this.drawCutNote(context, `↑ up to ${valueText(highest)}`, margin.top);
-    if (this.sy.pixel(lowest) > floor + 1) this.drawCutNote(context, `↓ down to ${valueText(lowest)}`, floor - 19);
+    const above = this.sy.pixel(highest) < margin.top - 1, below = this.sy.pixel(lowest) > floor + 1;
+    if (above) this.drawCutNote(context, `↑ up to ${valueText(highest)}`, margin.top);
+    if (below) this.drawCutNote(context, `↓ down to ${valueText(lowest)}`, floor - 19);
   }
 
   drawCutNote(context, text, y) {
@@ -306,7 +308,8 @@ class Chart {
 }
 
 function takeSamples(values, x, y, sx) {
-  for (let pixel = sx.pixel(sx.min), end = sx.pixel(sx.max); pixel <= end; pixel++) values.push(valueAt(x, y, sx.value(pixel)));
+  const end = sx.pixel(sx.max);
+  for (let pixel = sx.pixel(sx.min); pixel <= end; pixel++) values.push(valueAt(x, y, sx.value(pixel)));
 }
 
 function takeAll(values, x, y, sx) {
@@ -338,8 +341,8 @@ function padded([low, high], log) {
 
 function tickText(tick, step) {
   if (tick === 0) return "0";
-  const tiny = step === null ? Math.abs(tick) < 1e-3 : decimalsOf(step) > 5;
-  if (tiny || Math.abs(tick) >= 1e5) return minus(tick.toExponential(step ? decimalsOf(step / Math.abs(tick)) : 0).replace("e+", "e"));
+  const size = Math.abs(tick), tiny = step === null ? size < 1e-3 : decimalsOf(step) > 5;
+  if (tiny || size >= 1e5) return minus(tick.toExponential(step ? decimalsOf(step / size) : 0).replace("e+", "e"));
   return minus(step === null ? trimmed(tick.toPrecision(3)) : tick.toFixed(decimalsOf(step)));
 }
 
@@ -349,83 +352,6 @@ function strokeLine(context, x0, y0, x1, y1) {
   context.lineTo(x1, y1);
   context.stroke();
 }
-
-// The indices that belong to what is shown, and one more on each side.
-function shownIndices(x, scale) {
-  return [Math.max(0, lowerBound(x, scale.min) - 1), Math.min(x.length, lowerBound(x, scale.max) + 1)];
-}
-
-// A line through (x, low .. high). Of the points in one column of pixels only the first, lowest, highest and last
-// are drawn, which looks the same and takes as long for a million steps as for a thousand.
-function curvePath(x, low, high, sx, sy) {
-  const path = new Path2D(), far = 1e5;
-  const place = (value) => Math.min(far, Math.max(-far, sy.pixel(value)));
-  const [begin, end] = shownIndices(x, sx);
-  let pen = false;
-  const to = (px, value) => {
-    const py = place(value);
-    if (pen) return path.lineTo(px, py);
-    path.moveTo(px, py);
-    path.lineTo(px + 0.1, py);  // a point between two gaps is seen as well
-    pen = true;
-  };
-  for (let i = begin; i < end; i++) {
-    const px = sx.pixel(x[i]);
-    if (!Number.isFinite(px) || !Number.isFinite(place(low[i]))) {
-      pen = false;
-      continue;
-    }
-    const first = i, border = sx.value(Math.floor(px) + 1);
-    let lowest = low[i], highest = high[i];
-    while (i + 1 < end && x[i + 1] < border && Number.isFinite(low[i + 1])) {
-      i++;
-      if (low[i] < lowest) lowest = low[i];
-      if (high[i] > highest) highest = high[i];
-    }
-    to(px, low[first]);
-    if (highest === lowest && i === first) continue;
-    to(px, lowest);
-    to(px, highest);
-    to(sx.pixel(x[i]), high[i]);
-  }
-  return path;
-}
-
-function bandPath(x, low, high, sx, sy) {
-  const path = new Path2D(), [begin, end] = shownIndices(x, sx);
-  for (let i = begin; i < end; i++) path.lineTo(sx.pixel(x[i]), sy.pixel(high[i]));
-  for (let i = end - 1; i >= begin; i--) path.lineTo(sx.pixel(x[i]), sy.pixel(low[i]));
-  path.closePath();
-  return path;
-}
-
-// Signs around the origin, as in the SVG figures: markers of curves, then what happened to runs.
-const signs = {
-  circle: "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0Z",
-  square: "M-3.2 -3.2H3.2V3.2H-3.2Z",
-  triangle: "M0 -4.4L4.2 3.2H-4.2Z",
-  diamond: "M0 -4.8L4.8 0L0 4.8L-4.8 0Z",
-  down_triangle: "M0 4.4L4.2 -3.2H-4.2Z",
-  cross: "M-3.4 -3.4L3.4 3.4M-3.4 3.4L3.4 -3.4",
-  dot: "M-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0 -6.4 0Z",
-  fork: "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0 -12 0Z",
-  resume: "M0 -8V8",
-  spike: "M-4.5 -4.5L4.5 4.5M-4.5 4.5L4.5 -4.5",
-  non_finite: "M0 5L5 -4H-5Z",
-  signal: "M-4.5 -4.5H4.5V4.5H-4.5Z",
-  save_failed: "M0 -8V2M0 6V7",
-};
-
-function signPath(name, x, y) {
-  const path = new Path2D();
-  path.addPath(new Path2D(signs[name]), new DOMMatrix().translate(x, y));
-  return path;
-}
-
-const markNames = {
-  resume: "resumed", fork: "fork", spike: "spike", non_finite: "not finite", signal: "stopped by a signal",
-  save_failed: "not saved",
-};
 
 function lastFinite(values) {
   let i = values.length - 1;
@@ -441,44 +367,4 @@ function wrapped(context, text, width) {
     else lines[lines.length - 1] = longer;
   }
   return lines;
-}
-
-// The values of all curves at x, beside the cursor.
-function showTip(chart, x, at) {
-  const { tip, shown } = chart, pointer = view.pointer;
-  const content = shown.tip ? shown.tip(x, chart.sy.value(pointer.y)) : valueTable(shown, x);
-  const marks = chart.marksNear(at, pointer.y).map((mark) =>
-    element("p", {}, swatch(mark), ` ${mark.name}: ${mark.text || markNames[mark.kind]}`));
-  tip.replaceChildren(element("p", { className: "where" }, view.placeText(x)), content, ...marks);
-  tip.hidden = false;
-  const room = chart.width - at - margin.right;
-  const left = room > tip.offsetWidth + 14 || room > at ? at + 14 : at - tip.offsetWidth - 14;
-  tip.style.left = `${Math.max(0, Math.min(left, chart.width - tip.offsetWidth))}px`;
-  tip.style.top = `${margin.top + 4}px`;
-}
-
-// One line a curve: the line drawn, what lies behind it, the points; "~" where a value lies between two of them.
-function valueTable({ curves, columns, valueText }, x) {
-  const cell = (value, exact = true) => (Number.isFinite(value) ? (exact ? "" : "~") + valueText(value) : "");
-  const here = curves.filter(({ x: xs, y, points }) =>
-    Number.isFinite(valueAt(xs, y, x)) || (points && Number.isFinite(valueAt(points.x, points.y, x))));
-  const rows = here.map((curve) => {
-    const cells = [cell(valueAt(curve.x, curve.y, x))];
-    if (columns.includes("raw")) cells.push(curve.raw ? cell(nearest(curve.raw.x, curve.raw.y, x)) : "");
-    if (columns.includes("validation")) {
-      const { points } = curve;
-      cells.push(points ? cell(valueAt(points.x, points.y, x), points.x.includes(x)) : "");
-    }
-    return element("tr", {}, element("th", {}, swatch(curve), ` ${curve.name}`),
-                   ...cells.map((text) => element("td", {}, text)));
-  });
-  const head = columns.length < 2 ? [] : [element("tr", {}, element("th"), ...columns.map((name) => element("td", {}, name)))];
-  return element("table", {}, ...head, ...rows);
-}
-
-// The value at the x that is nearest, none outside of the curve.
-function nearest(x, y, at) {
-  if (x.length === 0 || at < x[0] || at > x[x.length - 1]) return NaN;
-  const after = lowerBound(x, at);
-  return y[after > 0 && at - x[after - 1] < x[after] - at ? after - 1 : after];
 }

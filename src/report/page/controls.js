@@ -10,7 +10,8 @@ function choice(name, label, options) {
     return { value, input, box: element("label", { title }, input, element("span", {}, text)) };
   });
   controls[name] = () => inputs.forEach(({ value, input }) => (input.checked = view[name] === value));
-  return element("div", { className: "choice", role: "radiogroup", "aria-label": label }, ...inputs.map(({ box }) => box));
+  const boxes = inputs.map(({ box }) => box);
+  return element("div", { className: "choice", role: "radiogroup", "aria-label": label }, ...boxes);
 }
 
 function check(name, text, title) {
@@ -48,20 +49,25 @@ let resetButton = null;
 function makeControls() {
   const known = ["steps", "tokens", "seconds", "flops"].filter((measure) => runs.some((run) => isKnown(run, measure)));
   const names = { steps: "steps", tokens: "tokens", seconds: "time", flops: "FLOPs" };
+  const axes = known.map((measure) => [measure, names[measure], `over ${measures[measure].label}`]);
+  const losses = [[false, "loss"], [true, "difference", `to ${baseline.name}`]];
   resetButton = element("button", { type: "button", className: "quiet" }, "reset zoom");
   resetButton.addEventListener("click", () => view.resetZoom());
   const rows = [
-    [choice("measure", "Horizontal axis", known.map((measure) => [measure, names[measure], `over ${measures[measure].label}`])),
-     runs.length > 1 && choice("difference", "Vertical axis", [[false, "loss"], [true, "difference", `to ${baseline.name}`]]),
+    [choice("measure", "Horizontal axis", axes), runs.length > 1 && choice("difference", "Vertical axis", losses),
      slider("smoothing", "smoothing", smoothing), resetButton],
-    [check("train", "training", "Show the training loss"), check("validation", "validation", "Show the validation loss"),
+    [check("train", "training", "Show the training loss"),
+     check("validation", "validation", "Show the validation loss"),
      check("raw", "raw", "Show what was logged, faint, behind the smoothed curves"),
      check("logX", "log x", "Logarithmic horizontal axis"), check("logY", "log y", "Logarithmic vertical axis"),
      check("full", "all of y", "Show outliers such as the first steps, too"),
      view.hasForks() && check("aligned", "forks from zero", "Let every fork begin where its parent began"),
-     groups.length > 0 && check("grouped", "mean of seeds", "Runs that differ in their seed alone: mean and standard deviation")],
+     groups.length > 0 &&
+       check("grouped", "mean of seeds", "Runs that differ in their seed alone: mean and standard deviation")],
   ];
-  for (const row of rows) document.getElementById("controls").append(element("div", { className: "controls" }, ...row.filter(Boolean)));
+  for (const row of rows) {
+    document.getElementById("controls").append(element("div", { className: "controls" }, ...row.filter(Boolean)));
+  }
   makeLegend();
   makeScaleControls();
   document.getElementById("theme").addEventListener("click", () => {
@@ -89,9 +95,11 @@ function makeLegend() {
 }
 
 function makeScaleControls() {
-  const which = ["s", "b"].filter((name) => runs.some((run) => run.attention && run.attention.layers.some((layer) => layer[name])));
+  const layers = runs.flatMap((run) => (run.attention ? run.attention.layers : []));
+  const which = ["s", "b"].filter((name) => layers.some((layer) => layer[name]));
   const parent = document.getElementById("scale-controls");
-  if (which.length > 1) parent.append(choice("which", "Which part of the row scale", which.map((name) => [name, name])));
+  const names = which.map((name) => [name, name]);
+  if (which.length > 1) parent.append(choice("which", "Which part of the row scale", names));
   parent.append(slider("scaleShare", "maps at", {
     toValue: (share) => share, toShare: (value) => value, words: () => view.placeText(view.scaleX()),
   }), element("div", { id: "key" }));
@@ -115,15 +123,16 @@ function showScale() {
   controls.scaleShare();
   const { middle, reach } = view.scaleRange, text = (value) => minus(value.toFixed(3));
   const bar = element("span", { className: "ramp" });
-  document.getElementById("key").replaceChildren(text(middle - reach), bar, text(middle + reach),
-                                                 element("span", { className: "unit" }, `(pale: ${text(middle)}, as at the start)`));
+  const note = element("span", { className: "unit" }, `(pale: ${text(middle)}, as at the start)`);
+  document.getElementById("key").replaceChildren(text(middle - reach), bar, text(middle + reach), note);
 }
 
 // What a reader of the picture alone needs to know.
 function showCaption() {
   const sentences = [];
-  if (view.train && view.smoothing > 0) sentences.push(`Lines: training, averaged exponentially over ${smoothing.words()}${view.raw ? "; faint: as logged" : ""}.`);
-  else if (view.train) sentences.push("Lines: training, as logged.");
+  const raw = view.raw ? "; faint: as logged" : "";
+  if (view.train && view.smoothing === 0) sentences.push("Lines: training, as logged.");
+  else if (view.train) sentences.push(`Lines: training, averaged exponentially over ${smoothing.words()}${raw}.`);
   if (view.validation) sentences.push("Markers: validation, as measured.");
   if (view.grouped && groups.length) sentences.push("Bands: one standard deviation of the seeds.");
   const thinned = runs.filter((run) => run.train.rows_per_point > 1);
@@ -131,6 +140,8 @@ function showCaption() {
     const steps = thinned.map((run) => `${run.name}: ${run.train.rows_per_point} steps`).join(", ");
     sentences.push(`Long runs are thinned, a point standing for the mean, lowest and highest of several (${steps}).`);
   }
+  const lost = data.comparison.runs.filter((run) => run.origin && !run.origin.known).map((run) => run.name);
+  if (lost.length) sentences.push(`What the parent of ${lost.join(", ")} had done is not known: drawn from zero.`);
   const kinds = [...new Set(panels[0].shown.curves.flatMap((curve) => curve.marks.map((mark) => mark.kind)))];
   const signsShown = kinds.map((kind) => element("span", { className: "key" }, element("svg"), markNames[kind]));
   signsShown.forEach((box, i) => box.firstChild.replaceWith(svgElement(
@@ -160,7 +171,7 @@ function readAddress() {
     const text = set.get(name);
     if (text === undefined) view[name] = value;
     else if (typeof value === "boolean") view[name] = text === "true";
-    else if (typeof value === "number") view[name] = Number.isFinite(Number(text)) ? Math.min(1, Math.max(0, Number(text))) : value;
+    else if (typeof value === "number") view[name] = Number(text) >= 0 && Number(text) <= 1 ? Number(text) : value;
     else view[name] = text;
   }
   if (!measures[view.measure]) view.measure = kDefaults.measure;

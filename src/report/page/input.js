@@ -24,7 +24,7 @@ function listenTo(chart) {
     }
     if (event.button > 1) return undefined;
     base.setPointerCapture(event.pointerId);
-    drag = { kind: event.shiftKey || event.button === 1 ? "move" : "zoom", from: at, range: view.rangeX(), sx: chart.sx };
+    drag = { kind: event.shiftKey || event.button === 1 ? "move" : "zoom", from: at, sx: chart.sx };
     return undefined;
   });
 
@@ -50,6 +50,7 @@ function listenTo(chart) {
   base.addEventListener("pointerleave", () => {
     if (drag) return;
     view.pointer = null;
+    view.pickHead(null);
     view.setCursor(null);
   });
   base.addEventListener("dblclick", () => view.resetZoom());
@@ -60,12 +61,12 @@ function listenTo(chart) {
 
 // The rectangle between two places; across its whole height or width where it is hardly high or wide.
 function selectionOf(chart, from, to) {
-  const clampX = (x) => Math.min(Math.max(x, margin.left), chart.width - margin.right);
-  const clampY = (y) => Math.min(Math.max(y, margin.top), chart.height - margin.bottom);
+  const { left, top } = margin, right = chart.width - margin.right, floor = chart.height - margin.bottom;
+  const between = (a, b, low, high) => [a, b].map((at) => Math.min(Math.max(at, low), high)).sort((p, q) => p - q);
   const wide = Math.abs(to.x - from.x) > kDragged, high = Math.abs(to.y - from.y) > 3 * kDragged;
   if (!wide && !high) return null;
-  const [x0, x1] = wide ? [clampX(from.x), clampX(to.x)].sort((a, b) => a - b) : [margin.left, chart.width - margin.right];
-  const [y0, y1] = high ? [clampY(from.y), clampY(to.y)].sort((a, b) => a - b) : [margin.top, chart.height - margin.bottom];
+  const [x0, x1] = wide ? between(from.x, to.x, left, right) : [left, right];
+  const [y0, y1] = high ? between(from.y, to.y, top, floor) : [top, floor];
   return { x0, x1, y0, y1, wide, high };
 }
 
@@ -90,7 +91,8 @@ function turnWheel(chart, event, at) {
   const atWork = event.ctrlKey || event.metaKey || document.activeElement === chart.base;
   if (!atWork) return;
   event.preventDefault();
-  if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) return view.setZoom(moved({ from: { x: event.deltaX }, sx: chart.sx }, 0));
+  const sideways = { from: { x: event.deltaX }, sx: chart.sx };
+  if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) return view.setZoom(moved(sideways, 0));
   const pixels = event.deltaY * [1, 30, 400][event.deltaMode];
   return view.setZoom(zoomedAround(chart, at.x, Math.exp(pixels * (Math.abs(pixels) < 20 ? 0.01 : 0.002))));
 }

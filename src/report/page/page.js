@@ -14,7 +14,7 @@ const view = {
   zoom: null,         // [low, high] of x
   cursor: null,       // x
   pointer: null,      // {chart, y}: where it is; y is null for the keyboard
-  head: null,         // {run, layer, head} under the pointer
+  head: null,         // {layer, head} under the pointer, shown in all runs
   paper: false,
 
   dark() {
@@ -36,7 +36,8 @@ const view = {
       const from = parts.map((x) => (view.logX ? x.find((value) => value > 0) : x[0])).filter(Number.isFinite);
       return { run, low: Math.min(...from), high: Math.max(...parts.map((x) => x[x.length - 1])) };
     }).filter(({ low, high }) => low <= high);
-    view.longest = extents.reduce((most, { low, high }) => Math.max(most, view.logX ? Math.log(high / low) : high - low), 0);
+    const distance = ({ low, high }) => (view.logX ? Math.log(high / low) : high - low);
+    view.longest = Math.max(0, ...extents.map(distance));
     const shown = extents.filter(({ run }) => !view.hidden.has(run.index));
     let low = Math.min(...shown.map((extent) => extent.low)), high = Math.max(...shown.map((extent) => extent.high));
     if (!(low <= high)) [low, high] = [0, 1];
@@ -69,9 +70,9 @@ const view = {
     schedule("cursor");
   },
   pickHead(head) {
-    const same = (a, b) => a === b || (a && b && a.run === b.run && a.layer === b.layer && a.head === b.head);
+    const same = (a, b) => a === b || (a && b && a.layer === b.layer && a.head === b.head);
     if (same(head, view.head)) return;
-    view.head = head;
+    view.head = head && { layer: head.layer, head: head.head };
     schedule("scales");
   },
   // Where the maps of s and b stand: at the cursor, or where the slider says.
@@ -89,7 +90,8 @@ const view = {
     view[name] = value;
     if (view.zoom && ["measure", "aligned"].includes(name) && before) {
       const after = view.abscissae(reference, reference.train);
-      const range = view.zoom.map((x) => valueAt(before, after, Math.min(Math.max(x, before[0]), before[before.length - 1])));
+      const inside = (x) => Math.min(Math.max(x, before[0]), before[before.length - 1]);
+      const range = view.zoom.map((x) => valueAt(before, after, inside(x)));
       view.zoom = range[1] > range[0] ? range : null;
     }
     if (["difference", "logY", "full"].includes(name)) for (const chart of charts()) chart.zoomY = null;
@@ -132,10 +134,10 @@ function charts() {
 function makeBlocks() {
   const parent = document.getElementById("scale-panels");
   blocks = runs.filter((run) => run.attention).map((run) => {
-    const box = element("div", { className: "scale-block" });
+    const box = element("div", { className: "scale-block" }, element("h3", {}, run.name));
     parent.append(box);
     const map = new HeatMap(box, run);
-    const chart = new Chart(box, { title: run.name, height: 260, describe: () => headsPanel(run) });
+    const chart = new Chart(box, { title: "Every head", height: 260, describe: () => headsPanel(run) });
     return { run, box, map, chart };
   });
   document.getElementById("scales").hidden = blocks.length === 0;
@@ -178,7 +180,8 @@ function refreshScales() {
     if (!block.box.hidden) block.chart.refresh();
   }
   view.scaleRange = scaleRange(shown.map(({ run }) => run));
-  const ends = shown.flatMap(({ run }) => [run.attention.x[0], run.attention.x[run.attention.rows - 1]]).filter(Number.isFinite);
+  const ends = shown.flatMap(({ run }) => [run.attention.x[0], run.attention.x[run.attention.rows - 1]])
+    .filter(Number.isFinite);
   view.scaleExtent = ends.length ? [Math.min(...ends), Math.max(...ends)] : [0, 1];
 }
 

@@ -3,15 +3,15 @@
 
 // What the curves are of: single runs, or groups of runs that differ in their seed alone, drawn as their mean.
 function shownSeries() {
-  const columns = view.grouped ? data.columns.map((column) => ({ name: column.label, members: column.members.map((i) => runs[i]) }))
-                               : runs.map((run) => ({ name: run.name, members: [run] }));
-  return columns.map(({ name, members }) => seriesOf(name, members)).filter(({ members }) => members.length > 0);
+  const columns = view.grouped ? data.columns : runs.map((run) => ({ label: run.name, members: [run.index] }));
+  return columns.map(({ label, members }) => seriesOf(label, members.map((i) => runs[i])))
+    .filter(({ members }) => members.length > 0);
 }
 
 function seriesOf(name, all) {
   const members = all.filter((run) => !view.hidden.has(run.index));
-  const isMean = members.length > 1;
-  return { name: isMean ? `${name}, mean of ${members.length}` : members.length ? members[0].name : name, members, ...styleOf(all[0]) };
+  const shown = members.length > 1 ? `${name}, mean of ${members.length}` : members.map((run) => run.name).join();
+  return { name: shown, members, ...styleOf(all[0]) };
 }
 
 // All runs of a group look alike while it is drawn as one.
@@ -73,7 +73,9 @@ const kSkipped = { x: [], y: [] };
 function lossPanel() {
   const base = baselineMembers();
   const mean = (curveOf) => (base.length > 1 ? meanOf(base.map(curveOf)) : curveOf(base[0]));
-  const baseTrain = view.difference ? mean(trainCurve) : null, baseValidation = view.difference ? mean(validationCurve) : null;
+  const baseTrain = view.difference ? mean(trainCurve) : null;
+  const baseValidation = view.difference ? mean(validationCurve) : null;
+  const baseName = base.length > 1 ? "the baselines' mean" : baseline.name;
   const series = shownSeries().filter(({ members }) => !view.difference || !members.some((run) => base.includes(run)));
   const curves = series.map((one) => ({
     ...one,
@@ -83,22 +85,26 @@ function lossPanel() {
   curves.forEach((curve) => addMarks(curve, curves));
   return {
     curves,
-    unit: view.difference ? `nats per token, minus ${base.length > 1 ? "the baselines' mean" : baseline.name}` : "nats per token",
+    unit: view.difference ? `nats per token, minus ${baseName}` : "nats per token",
     empty: emptyText(series),
     logY: view.logY && !view.difference,
     bothSides: view.difference,
     zeroLine: view.difference,
     full: view.full,
-    columns: [view.train && "train", view.train && view.raw && view.smoothing > 0 && "raw", view.validation && "validation"]
-      .filter(Boolean),
+    columns: [...(view.train ? ["train"] : []), ...(view.train && view.raw && view.smoothing > 0 ? ["raw"] : []),
+              ...(view.validation ? ["validation"] : [])],
     valueText: view.difference ? signedText : lossText,
   };
 }
 
 function emptyText(series) {
-  if (series.length === 0) return view.difference && view.hidden.size === 0 ? "There is no run but the baseline." : "All runs are hidden.";
+  if (view.visible().length === 0) return "All runs are hidden.";
+  if (series.length === 0) return "Only the baseline is shown.";
   if (!view.train && !view.validation) return "Neither training nor validation is shown.";
-  if (view.difference) return "No run shares a part of this axis with the baseline." + (view.hasForks() && !view.aligned ? " Forks may, when they start at zero." : "");
+  if (view.difference) {
+    const hint = view.hasForks() && !view.aligned ? " Forks may, when they start at zero." : "";
+    return `No run shares a part of this axis with the baseline.${hint}`;
+  }
   return view.measure === "flops" ? "The FLOPs of these runs are not known." : "There is nothing here.";
 }
 

@@ -19,7 +19,8 @@ function heads(run) {
 
 function headCurve(run, { layer, head }) {
   const { rows } = run.attention;
-  return { x: run.attention.x, y: Float64Array.from({ length: rows }, (_, row) => layer[view.which][row * layer.heads + head]) };
+  const values = layer[view.which];
+  return { x: run.attention.x, y: Float64Array.from({ length: rows }, (_, row) => values[row * layer.heads + head]) };
 }
 
 // The rows of s and b know their step; x follows from it. Kept until the axis changes.
@@ -62,19 +63,19 @@ function layerColour(index, count) {
 
 // Every head over training, in the colour of its layer.
 function headsPanel(run) {
-  const { layers } = run.attention, picked = view.head && view.head.run === run ? view.head : null;
+  const { layers } = run.attention, picked = view.head;
   const curves = heads(run).map(({ layer, head }) => {
-    const isPicked = picked && picked.layer === layer.layer && picked.head === head;
+    const isPicked = picked !== null && picked.layer === layer.layer && picked.head === head;
     return {
       name: `layer ${layer.layer}, head ${head}`, layer: layer.layer, head,
       colour: layerColour(layers.indexOf(layer), layers.length),
       width: isPicked ? 3 : 1.1, alpha: picked && !isPicked ? 0.35 : 0.9, quietDot: !isPicked,
       ...headCurve(run, { layer, head }),
     };
-  });
+  }).sort((a, b) => a.width - b.width);  // the picked one on top
   return {
     curves,
-    unit: `${view.which} of every head, coloured by layer`,
+    unit: `${view.which} over training, coloured by layer`,
     empty: "There is nothing here.",
     full: true,
     columns: ["value"],
@@ -83,12 +84,14 @@ function headsPanel(run) {
   };
 }
 
-// The head whose curve is nearest to the pointer, and all heads' mean.
+// The head whose curve is nearest to the pointer, which is picked everywhere, and all heads' mean.
 function nearestHead(curves, x, y) {
-  const here = curves.map((curve) => ({ curve, value: valueAt(curve.x, curve.y, x) })).filter(({ value }) => Number.isFinite(value));
+  const here = curves.map((curve) => ({ curve, value: valueAt(curve.x, curve.y, x) }))
+    .filter(({ value }) => Number.isFinite(value));
   if (here.length === 0) return "";
   const distance = ({ value }) => Math.abs(value - y);
   const best = here.reduce((a, b) => (distance(b) < distance(a) ? b : a));
+  view.pickHead(best.curve);
   const values = here.map(({ value }) => value), line = (name, value, mark = "") => element(
     "tr", {}, element("th", {}, mark, name), element("td", {}, minus(value.toFixed(4))));
   return element("table", {}, line(` ${best.curve.name}`, best.value, swatch(best.curve)),
@@ -122,7 +125,8 @@ class HeatMap {
   }
 
   draw(range, paper) {
-    const width = paper ? kHeatWidth : Math.min(this.plot.clientWidth, 460), ratio = paper ? paper.ratio : devicePixelRatio || 1;
+    const width = paper ? kHeatWidth : Math.min(this.plot.clientWidth, 460);
+    const ratio = paper ? paper.ratio : devicePixelRatio || 1;
     if (width === 0) return;
     const { layers, left, top, cell, high } = this.placed = this.layout(width), height = top + layers.length * high + 2;
     this.canvas.width = Math.round(width * ratio);
@@ -141,8 +145,10 @@ class HeatMap {
       }
     });
     const step = this.run.attention.step[row];
-    this.canvas.setAttribute("aria-label", `${view.which} of ${this.run.name} by layer (rows) and head (columns) at step ${step}`);
-    this.note.textContent = `${view.which} at step ${withCommas(step)}: ${this.pickedText(row) || "layers down, heads across"}`;
+    const words = `${view.which} of ${this.run.name} by layer (rows) and head (columns) at step ${step}`;
+    this.canvas.setAttribute("aria-label", words);
+    const picked = this.pickedText(row) || "layers down, heads across";
+    this.note.textContent = `${view.which} at step ${withCommas(step)}: ${picked}`;
     this.outlinePicked(context);
   }
 
@@ -165,7 +171,8 @@ class HeatMap {
     const { cell, high } = this.placed;
     if (!Number.isFinite(value)) return;
     const share = Math.min(1, Math.abs(value - middle) / reach);
-    context.fillStyle = mixed(themeColour("heat-middle"), themeColour(value < middle ? "heat-low" : "heat-high"), share);
+    const end = themeColour(value < middle ? "heat-low" : "heat-high");
+    context.fillStyle = mixed(themeColour("heat-middle"), end, share);
     context.fillRect(x + 0.5, y + 0.5, cell - 1, high - 1);
     if (cell < 25 || high < 13) return;
     context.fillStyle = share > 0.55 ? themeColour("heat-ink") : themeColour("ink");
@@ -174,24 +181,25 @@ class HeatMap {
     context.fillText(minus(value.toFixed(cell < 40 ? 2 : 3)), x + cell / 2, y + high / 2 + 0.5);
   }
 
-  picked() {
-    return view.head && view.head.run === this.run ? view.head : null;
+  // The layer of the picked head, where this run has that head.
+  pickedLayer() {
+    const layer = view.head && this.placed.layers.find((one) => one.layer === view.head.layer);
+    return layer && view.head.head < layer.heads ? layer : null;
   }
 
   pickedText(row) {
-    const picked = this.picked();
-    if (!picked) return "";
-    const layer = this.placed.layers.find((one) => one.layer === picked.layer);
-    return `layer ${picked.layer}, head ${picked.head}: ${minus(layer[view.which][row * layer.heads + picked.head].toFixed(4))}`;
+    const layer = this.pickedLayer();
+    if (!layer) return "";
+    const { head } = view.head;
+    return `layer ${layer.layer}, head ${head}: ${minus(layer[view.which][row * layer.heads + head].toFixed(4))}`;
   }
 
   outlinePicked(context) {
-    const picked = this.picked(), { layers, left, top, cell, high } = this.placed;
-    if (!picked) return;
-    const i = layers.findIndex((layer) => layer.layer === picked.layer);
+    const layer = this.pickedLayer(), { layers, left, top, cell, high } = this.placed;
+    if (!layer) return;
     context.strokeStyle = themeColour("ink");
     context.lineWidth = 2;
-    context.strokeRect(left + picked.head * cell, top + i * high, cell, high);
+    context.strokeRect(left + view.head.head * cell, top + layers.indexOf(layer) * high, cell, high);
   }
 
   pick(event) {
@@ -199,6 +207,6 @@ class HeatMap {
     const layer = layers[Math.floor((event.clientY - box.top - top) / high)];
     const head = Math.floor((event.clientX - box.left - left) / cell);
     const inside = layer && head >= 0 && head < layer.heads;
-    view.pickHead(inside ? { run: this.run, layer: layer.layer, head } : null);
+    view.pickHead(inside ? { layer: layer.layer, head } : null);
   }
 }

@@ -23,7 +23,8 @@ function svgElement(tag, attributes, ...children) {
 
 // A short piece of a curve as it is drawn, with its marker.
 function swatch({ colour, dash = [], marker }) {
-  const line = svgElement("path", { d: "M-14 0H14", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash.join(" ") });
+  const stroke = { stroke: colour, "stroke-width": 2, "stroke-dasharray": dash.join(" ") };
+  const line = svgElement("path", { d: "M-14 0H14", ...stroke });
   return svgElement("svg", { class: "swatch", viewBox: "-15 -7 30 14", "aria-hidden": "true" }, line,
                     ...(marker ? [sign(marker, colour)] : []));
 }
@@ -38,20 +39,21 @@ function cellTable({ header, rows }, { code = false } = {}) {
   const lines = rows.map(({ key, label, cells }) => element(
     "tr", { "data-key": key }, element("th", { scope: "row" }, label),
     ...cells.map(({ text, missing }) => element("td", { className: missing ? "missing" : code ? "code" : "" }, text))));
-  return element("div", { className: "scroll", tabIndex: 0, role: "region" },
-                 element("table", { className: "cells" }, element("thead", {}, element("tr", {}, element("td"), ...heads)),
-                         element("tbody", {}, ...lines)));
+  const head = element("thead", {}, element("tr", {}, element("td"), ...heads));
+  return element("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Table" },
+                 element("table", { className: "cells" }, head, element("tbody", {}, ...lines)));
 }
 
 function headSwatch(header, i) {
-  const columns = header.length === data.columns.length ? data.columns.map(({ members }) => members[0]) : header.map((_, j) => j);
-  return swatch(styleOf(runs[columns[i]]));
+  const perColumn = header.length === data.columns.length;
+  return swatch(styleOf(runs[perColumn ? data.columns[i].members[0] : i]));
 }
 
 function fillTables() {
   const config = document.getElementById("config"), results = document.getElementById("results");
+  const alike = runs.length > 1 ? "The configs are equal." : "There is nothing to compare one run with.";
   config.replaceChildren(data.config.rows.length ? cellTable(data.config, { code: true })
-                         : element("p", { className: "note" }, runs.length > 1 ? "The configs are equal." : "There is one run."));
+                                                 : element("p", { className: "note" }, alike));
   const problems = runs.flatMap((run) => run.problems);
   const notes = [...data.notes, ...problems].map((text) => element("p", { className: "note" }, text));
   results.replaceChildren(cellTable(data.results));
