@@ -6,18 +6,19 @@ namespace keen::ops {
 
 namespace {
 
-constexpr int kWarps = 32;
+constexpr int kMostWarps = 16;
 
-__global__ void __launch_bounds__(kWarps* cuda::kWarp)
+__global__ void __launch_bounds__(kMostWarps* cuda::kWarp)
     add_partial_sums_kernel(float* gradient, int64_t count, const float* partial, int64_t chunks,
                             int64_t columns) {
-  __shared__ float of_warp[kWarps][cuda::kWarp];
+  __shared__ float of_warp[kMostWarps][cuda::kWarp];
   const int lane = static_cast<int>(threadIdx.x), warp = static_cast<int>(threadIdx.y);
+  const int warps = static_cast<int>(blockDim.y);
   const int64_t column = static_cast<int64_t>(blockIdx.x) * cuda::kWarp + lane;
   float sum = 0;
   if (column < count) {
-#pragma unroll 4
-    for (int64_t chunk = warp; chunk < chunks; chunk += kWarps) sum += partial[chunk * columns + column];
+#pragma unroll 8
+    for (int64_t chunk = warp; chunk < chunks; chunk += warps) sum += partial[chunk * columns + column];
   }
   of_warp[warp][lane] = sum;
   __syncthreads();
@@ -25,8 +26,7 @@ __global__ void __launch_bounds__(kWarps* cuda::kWarp)
   // The chunks are summed first, so that a large gradient of earlier micro-batches does not swallow small
   // ones.
   float total = 0;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) total += of_warp[w][lane];
+  for (int w = 0; w < warps; ++w) total += of_warp[w][lane];
   gradient[column] += total;
 }
 
@@ -36,9 +36,10 @@ void add_partial_sums(Context& ctx, Tensor gradient, ConstTensor partial, int64_
   const auto [chunks, columns] = dims<2>(partial);
   const int64_t count = gradient.count();
   check(first_column + count <= columns, "add_partial_sums: columns inside the partial sums");
-  if (chunks == 0) return;
+  if (chunks == 0 || count == 0) return;
+  const auto warps = static_cast<unsigned>(std::min<int64_t>(chunks, kMostWarps));
   cuda::launch(ctx, add_partial_sums_kernel, cuda::grid_of(cuda::ceil_div(count, cuda::kWarp)),
-               dim3(cuda::kWarp, kWarps), 0, gradient.as<float>(), count, partial.as<float>() + first_column,
+               dim3(cuda::kWarp, warps), 0, gradient.as<float>(), count, partial.as<float>() + first_column,
                chunks, columns);
 }
 
