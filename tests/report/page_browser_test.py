@@ -459,6 +459,9 @@ class PageTest(unittest.TestCase):
         dark = self.see(ground)
         self.assertLess(max(map(int, re.findall(r"\d+", dark))), 60)
         self.assertGreater(self.pixels(0), 60, "in the colours of the dark page")
+        strokes = self.see("""[...document.querySelectorAll("#results thead path:first-child")]
+            .map((path) => [path.getAttribute("stroke"), path.getAttribute("stroke-dasharray")])""")
+        self.assertEqual(strokes, self.see("runs.map(({ look }) => [look.dark_colour, look.dash])"))
         self.choose("measure", "steps")
         self.click("#legend button", 3)
         address = self.see("location.href")

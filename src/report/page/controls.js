@@ -108,6 +108,7 @@ function makeScaleControls() {
 // Brings every control to what is set.
 function showControls() {
   for (const show of Object.values(controls)) show();
+  for (const show of headSwatches) show();
   const theme = document.getElementById("theme");
   theme.textContent = view.dark() ? "light" : "dark";
   theme.setAttribute("aria-label", `Use ${theme.textContent} colours`);

@@ -44,10 +44,15 @@ function cellTable({ header, rows }, { code = false } = {}) {
                  element("table", { className: "cells" }, head, element("tbody", {}, ...lines)));
 }
 
+// Drawn anew with every change of colours.
 function headSwatch(header, i) {
-  const perColumn = header.length === data.columns.length;
-  return swatch(styleOf(runs[perColumn ? data.columns[i].members[0] : i]));
+  const perColumn = header.length === data.columns.length, box = element("span");
+  const run = runs[perColumn ? data.columns[i].members[0] : i];
+  headSwatches.push(() => box.replaceChildren(swatch(styleOf(run))));
+  return box;
 }
+
+const headSwatches = [];
 
 function fillTables() {
   const config = document.getElementById("config"), results = document.getElementById("results");
