@@ -90,7 +90,7 @@ std::string short_duration(double seconds) {
   const auto s = static_cast<int64_t>(std::llround(seconds));
   if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
   if (s < 86400) return fmt::format("{}h{:02}m", s / 3600, s % 3600 / 60);
-  return days < 99.95 ? fmt::format("{}d{:02}h", s / 86400, s % 86400 / 3600) : fmt::format("{:.0f}d", days);
+  return days < 9.99 ? fmt::format("{}d{:02}h", s / 86400, s % 86400 / 3600) : fmt::format("{:.0f}d", days);
 }
 
 bool colour_wanted(std::FILE* stream) {
