@@ -13,7 +13,7 @@ if(KEEN_CUDA STREQUAL "EMULATE")
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${KEEN_CUDA_EMULATOR}/*.cpp)
   add_library(keen_cuda_emulator STATIC ${sources})
   target_include_directories(keen_cuda_emulator PUBLIC ${KEEN_CUDA_EMULATOR}
-                             PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
+                             PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_BINARY_DIR}/generated)
   target_link_libraries(keen_cuda_emulator PRIVATE ${CMAKE_DL_LIBS})
   set(KEEN_CUDA_BUILT true)
   set(KEEN_CUDA_EMULATED true)

@@ -20,4 +20,17 @@ void copy(Context& ctx, Tensor to, ConstTensor from) {
     check(false, "copy: no tensor lies on a CUDA device in a build without CUDA");
 }
 
+void copy_now(Tensor to, ConstTensor from) {
+  expect(from, to.shape, to.dtype, "copy_now: from");
+  if (to.bytes() == 0) return;
+  if (to.device == Device::cpu && from.device == Device::cpu) {
+    std::memcpy(to.data, from.data, static_cast<size_t>(to.bytes()));
+    return;
+  }
+  if constexpr (kCudaBuilt)
+    cuda::copy_now(to, from);
+  else
+    check(false, "copy_now: no tensor lies on a CUDA device in a build without CUDA");
+}
+
 }  // namespace keen

@@ -11,4 +11,8 @@ namespace keen {
 // (PinnedBuffer) only after cuda::synchronize. Does nothing while planning.
 void copy(Context& ctx, Tensor to, ConstTensor from);
 
+// to = from at once, wherever both lie: waits for the device, which a step should not. For what is rare or
+// small.
+void copy_now(Tensor to, ConstTensor from);
+
 }  // namespace keen

@@ -4,11 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 
 namespace keen {
 
 struct Context;
+struct LibraryState;
 struct Tensor;
 struct ConstTensor;
 
@@ -42,8 +45,23 @@ void release_pinned(std::byte* memory) noexcept;
 // What keen::copy does where one side lies on the device.
 void copy(Context& ctx, const Tensor& to, const ConstTensor& from);
 
+// Copies at once: waits for everything that runs on the device, copies, and waits for that.
+void copy_now(const Tensor& to, const ConstTensor& from);
+
 // Waits until everything that was put into the context's stream is done; raises what went wrong in it.
 void synchronize(Context& ctx);
+// The same for every stream there is.
+void wait_for_device();
+
+// A place in a stream: `mark` puts it behind everything that is there, `wait` returns when that is done.
+std::unique_ptr<LibraryState> make_event();
+void mark(LibraryState& event, Context& ctx);
+void wait(LibraryState& event);
+
+// A CUDA graph of what `work` puts into the context's stream, none of which runs. It must not wait, allocate,
+// or copy from or to memory of the host that is not pinned.
+std::unique_ptr<LibraryState> record_graph(Context& ctx, const std::function<void()>& work);
+void launch_graph(Context& ctx, LibraryState& graph);
 
 }  // namespace cuda
 }  // namespace keen

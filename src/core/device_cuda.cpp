@@ -35,8 +35,28 @@ StreamState& state_of(Context& ctx) {
   return static_cast<StreamState&>(*ctx.stream);
 }
 
+struct Event : LibraryState {
+  cudaEvent_t event = nullptr;
+  Event() { check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event"); }
+  ~Event() override { cudaEventDestroy(event); }
+};
+
+struct Graph : LibraryState {
+  cudaGraphExec_t exec = nullptr;
+  ~Graph() override {
+    if (exec != nullptr) cudaGraphExecDestroy(exec);
+  }
+};
+
 // 13000 as "13.0".
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
+
+// The kind is said rather than inferred, so that a tensor that lies elsewhere than it says is an error.
+cudaMemcpyKind kind_of(const Tensor& to, const ConstTensor& from) {
+  return to.device == Device::cpu     ? cudaMemcpyDeviceToHost
+         : from.device == Device::cpu ? cudaMemcpyHostToDevice
+                                      : cudaMemcpyDeviceToDevice;
+}
 
 }  // namespace
 
@@ -46,6 +66,11 @@ const DeviceLimits& limits_of(Context& ctx) { return state_of(ctx).limits; }
 void check_cuda(cudaError_t status, const char* what) {
   if (status == cudaSuccess) [[likely]]
     return;
+  if (status == cudaErrorNoDevice || status == cudaErrorInsufficientDriver)
+    fail(Exit::device,
+         "device: no CUDA device can be used here ({}); set \"device\": \"cpu\", or look at what nvidia-smi "
+         "says",
+         cudaGetErrorString(status));
   fail(Exit::device, "CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
@@ -111,17 +136,55 @@ std::byte* allocate_pinned(int64_t bytes, const char* purpose) {
 
 void release_pinned(std::byte* memory) noexcept { cudaFreeHost(memory); }
 
-// The kind is said rather than inferred, so that a tensor that lies elsewhere than it says is an error.
 void copy(Context& ctx, const Tensor& to, const ConstTensor& from) {
-  const cudaMemcpyKind kind = to.device == Device::cpu     ? cudaMemcpyDeviceToHost
-                              : from.device == Device::cpu ? cudaMemcpyHostToDevice
-                                                           : cudaMemcpyDeviceToDevice;
-  check_cuda(cudaMemcpyAsync(to.data, from.data, static_cast<size_t>(to.bytes()), kind, stream_of(ctx)),
-             "copying");
+  check_cuda(
+      cudaMemcpyAsync(to.data, from.data, static_cast<size_t>(to.bytes()), kind_of(to, from), stream_of(ctx)),
+      "copying");
+}
+
+void copy_now(const Tensor& to, const ConstTensor& from) {
+  wait_for_device();
+  check_cuda(cudaMemcpy(to.data, from.data, static_cast<size_t>(to.bytes()), kind_of(to, from)), "copying");
+  wait_for_device();
 }
 
 void synchronize(Context& ctx) {
   check_cuda(cudaStreamSynchronize(stream_of(ctx)), "waiting for the device");
+}
+void wait_for_device() { check_cuda(cudaDeviceSynchronize(), "waiting for the device"); }
+
+std::unique_ptr<LibraryState> make_event() { return std::make_unique<Event>(); }
+
+void mark(LibraryState& event, Context& ctx) {
+  check_cuda(cudaEventRecord(static_cast<Event&>(event).event, stream_of(ctx)),
+             "marking a place in a stream");
+}
+
+void wait(LibraryState& event) {
+  check_cuda(cudaEventSynchronize(static_cast<Event&>(event).event), "waiting for the device");
+}
+
+std::unique_ptr<LibraryState> record_graph(Context& ctx, const std::function<void()>& work) {
+  auto graph = std::make_unique<Graph>();
+  const cudaStream_t stream = stream_of(ctx);
+  check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording a graph");
+  cudaGraph_t recorded = nullptr;
+  try {
+    work();
+  } catch (...) {
+    cudaStreamEndCapture(stream, &recorded);
+    if (recorded != nullptr) cudaGraphDestroy(recorded);
+    throw;
+  }
+  check_cuda(cudaStreamEndCapture(stream, &recorded), "recording a graph");
+  const cudaError_t status = cudaGraphInstantiate(&graph->exec, recorded, 0);
+  cudaGraphDestroy(recorded);
+  check_cuda(status, "making a graph");
+  return graph;
+}
+
+void launch_graph(Context& ctx, LibraryState& graph) {
+  check_cuda(cudaGraphLaunch(static_cast<Graph&>(graph).exec, stream_of(ctx)), "launching a graph");
 }
 
 }  // namespace keen::cuda

@@ -1,5 +1,7 @@
 #include "core/tensor.h"
 
+#include "core/copy.h"
+
 namespace keen {
 
 std::string to_string(const Shape& shape) {
@@ -9,7 +11,16 @@ std::string to_string(const Shape& shape) {
 }
 
 void to_doubles(const ConstTensor& x, std::span<double> out) {
-  check(x.data != nullptr && x.device == Device::cpu, "to_doubles: a tensor in host memory");
+  check(x.data != nullptr, "to_doubles: a tensor with memory");
+  if (x.device != Device::cpu) {
+    std::vector<std::byte> memory(static_cast<size_t>(x.bytes()));
+    Tensor on_host;
+    on_host.data = memory.data();
+    on_host.dtype = x.dtype;
+    on_host.shape = x.shape;
+    copy_now(on_host, x);
+    return to_doubles(on_host, out);
+  }
   check(std::ssize(out) == x.count(), "to_doubles: as many elements in the output");
   with_float_type(x.dtype, [&]<class T>() {
     const T* from = x.as<T>();

@@ -91,6 +91,15 @@ struct ConstTensor : detail::View<const std::byte> {
   ConstTensor reshape(Shape to) const { return detail::reshaped(*this, to); }
 };
 
+// A flat tensor over numbers in host memory, which must outlive it.
+template <class T> ConstTensor view_of(std::span<const T> numbers) {
+  ConstTensor x;
+  x.data = reinterpret_cast<const std::byte*>(numbers.data());
+  x.dtype = dtype_of<T>;
+  x.shape = {static_cast<int64_t>(numbers.size())};
+  return x;
+}
+
 // The dimensions of a tensor that must have N of them: auto [rows, width] = dims<2>(x).
 template <int N> std::array<int64_t, N> dims(const ConstTensor& x) {
   check(x.shape.rank == N, "dims: another number of dimensions");
@@ -99,8 +108,8 @@ template <int N> std::array<int64_t, N> dims(const ConstTensor& x) {
   return d;
 }
 
-// The elements of a float32, float64 or bf16 tensor in host memory, as doubles: into `out`, which has as many
-// elements, or as a new list.
+// The elements of a float32, float64 or bf16 tensor as doubles: into `out`, which has as many elements, or as
+// a new list. Waits for the device that the tensor lies on.
 void to_doubles(const ConstTensor& x, std::span<double> out);
 std::vector<double> to_doubles(const ConstTensor& x);
 

@@ -51,8 +51,9 @@ Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& o
   // context.
   const int64_t B = std::clamp<int64_t>(group * config.model.context / T, 1, count);
 
-  ForwardModel model(config.model, device, dtype, resolve_attention_path(config.attention_path, device), B,
-                     T);
+  const ops::AttentionPath attention =
+      resolve_attention_path(config.attention_path, device, dtype, config.model.head_width());
+  ForwardModel model(config.model, device, dtype, attention, B, T);
   Evaluation result{.checkpoint = path,
                     .step = loaded.checkpoint.step,
                     .context = T,

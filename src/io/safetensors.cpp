@@ -215,16 +215,17 @@ StoredTensors parse_safetensors(std::span<const std::byte> bytes, const std::str
   return tensors;
 }
 
-void copy_values(Tensor to, const StoredTensor& from) {
-  check(to.shape == from.shape && to.device == Device::cpu, "copy_values: equal shapes, in host memory");
+void copy_values(Tensor to, const StoredTensor& from, int64_t first) {
+  check(to.device == Device::cpu && 0 <= first && first + to.count() <= from.shape.count(),
+        "copy_values: elements that there are, to host memory");
   if (from.data.empty()) return;
+  const std::byte* source = from.data.data() + first * size_of(from.dtype);
   if (to.dtype == from.dtype) {
-    std::memcpy(to.data, from.data.data(), from.data.size());
+    std::memcpy(to.data, source, static_cast<size_t>(to.bytes()));
     return;
   }
   with_float_type(from.dtype, [&]<class From>() {
     with_float_type(to.dtype, [&]<class To>() {
-      const std::byte* source = from.data.data();
       To* target = to.as<To>();
       parallel_for(to.count(), 1 << 16, [=](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {

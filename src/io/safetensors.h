@@ -81,7 +81,7 @@ class SafetensorsFile {
   StoredTensors tensors_;
 };
 
-// to = from, converted to to's type. The shapes must be equal; `to` lies in host memory.
-void copy_values(Tensor to, const StoredTensor& from);
+// to = elements [first, first + to.count()) of `from`, converted to to's type. `to` lies in host memory.
+void copy_values(Tensor to, const StoredTensor& from, int64_t first = 0);
 
 }  // namespace keen

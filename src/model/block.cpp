@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/copy.h"
 #include "ops/copy_heads.h"
 #include "ops/elementwise.h"
 #include "ops/gelu.h"
@@ -106,7 +107,8 @@ void attention_backward(Context& ctx, const Block& block, const Pass& pass, cons
                                 .q = q,
                                 .k = k,
                                 .v = v,
-                                .path = pass.path});
+                                .path = pass.path,
+                                .deterministic = pass.deterministic});
   if (a.qk)
     ops::rotate_and_scale_backward(ctx, {.dqkv = dqkv,
                                          .ds = grad_of(block.s),
@@ -153,8 +155,19 @@ Tables take_tables(const ModelConfig& config, int64_t P, DType dtype, Arena& are
 }
 
 void fill_tables(const ModelConfig& config, const Tables& tables) {
-  if (tables.rotation) ops::fill_rotation(tables.rotation, config.rope_theta, config.head_width());
-  ops::fill_log_n(tables.log_n);
+  const auto fill = [](const Tensor& table, auto&& compute) {
+    if (table.device == Device::cpu) return compute(table);
+    Arena on_host(Device::cpu);
+    on_host.take(table.shape, table.dtype);
+    on_host.allocate("tables of positions");
+    const Tensor copy = on_host.take(table.shape, table.dtype);
+    compute(copy);
+    copy_now(table, copy);
+  };
+  if (tables.rotation)
+    fill(tables.rotation,
+         [&](const Tensor& table) { ops::fill_rotation(table, config.rope_theta, config.head_width()); });
+  fill(tables.log_n, [](const Tensor& table) { ops::fill_log_n(table); });
 }
 
 Block make_block(Params& params, const ModelConfig& config, int64_t layer) {

@@ -17,7 +17,7 @@ struct Tables {
   Tensor log_n;     // (P)        ln n
 };
 Tables take_tables(const ModelConfig& config, int64_t P, DType dtype, Arena& arena);
-// Computes them on the host; after the arena has memory.
+// Computes them on the host, in float64, for every device; after the arena has memory.
 void fill_tables(const ModelConfig& config, const Tables& tables);
 
 // Sequences of a ragged pass that stand alike and lie one behind the other: `count` of them, the first being
@@ -36,6 +36,7 @@ struct Pass {
   int64_t B, T;
   const Tables* tables;
   ops::AttentionPath path = ops::AttentionPath::fused;
+  bool deterministic = false;  // of the backward pass (ops/attention.h)
   std::span<const Span> spans = {};
   int64_t N() const { return B * T; }
 };

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/copy.h"
 #include "ops/copy_heads.h"
 
 namespace keen {
@@ -195,7 +196,7 @@ void Generator::run_pass(std::span<const Piece> pieces, std::span<const int32_t>
   const int64_t mark = arena_.mark();
   GptActs acts = take_gpt_acts(gpt_, pass, Keep::nothing, arena_);
   const Tensor inputs = ids_.rows(0, pass.T);
-  if (!ctx_.planning) std::copy(ids.begin(), ids.end(), inputs.as<int32_t>());
+  if (!ctx_.planning) copy_now(inputs.rows(0, std::ssize(ids)), view_of(ids));
   gpt_forward(ctx_, gpt_, pass, acts, inputs, &caches_);
 
   int64_t row = 0, count = 0;

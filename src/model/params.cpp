@@ -2,6 +2,7 @@
 
 #include "core/parallel.h"
 #include "core/philox.h"
+#include "core/staging.h"
 #include "ops/elementwise.h"
 
 namespace keen {
@@ -60,18 +61,20 @@ void Params::bind(DType compute, bool training, Arena& weights, Arena& gradients
 }
 
 void Params::initialize(uint64_t seed) {
-  check(master_.data != nullptr && master_.device == Device::cpu,
-        "Params::initialize: masters in host memory");
+  HostAccess host(master_.device);
   for (Param& param : list_) {
     const Philox random(seed, param.name);
     const Init init = param.init;
-    with_float_type(master_.dtype, [&]<class T>() {
-      T* value = param.master.as<T>();
-      parallel_for(param.count(), 4096, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i)
-          value[i] = T(static_cast<Wide<T>>(init.kind == Init::Kind::constant
-                                                ? init.value
-                                                : init.value * random.normal(static_cast<uint64_t>(i))));
+    host.fill(param.master, [&](Tensor piece, int64_t first) {
+      with_float_type(piece.dtype, [&]<class T>() {
+        T* value = piece.as<T>();
+        parallel_for(piece.count(), 4096, [=](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i)
+            value[i] =
+                T(static_cast<Wide<T>>(init.kind == Init::Kind::constant
+                                           ? init.value
+                                           : init.value * random.normal(static_cast<uint64_t>(first + i))));
+        });
       });
     });
   }

@@ -60,8 +60,8 @@ class Params {
   // type. Without `training` there are masters and values alone. In the flat arrays every parameter begins at
   // a multiple of 64 elements; the padding between them stays zero.
   void bind(DType compute, bool training, Arena& weights, Arena& gradients, Arena& moments);
-  // Fills the masters, which must lie in host memory; the same for any order of creation. Then call
-  // round_values.
+  // Fills the masters with numbers drawn on the host: the same on every device and for any order of creation.
+  // Then call round_values.
   void initialize(uint64_t seed);
   // Makes the bf16 copies again after the masters changed from outside (initialize, a load).
   void round_values(Context& ctx);

@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "core/staging.h"
 #include "io/fault.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -46,17 +47,16 @@ std::vector<TensorEntry> entries_of(const std::vector<Named>& list) {
   return entries;
 }
 
-// Writes tensors one after the other. This is the place that knows where a tensor lies.
-CheckpointFile write_tensors(const fs::path& directory, std::string_view name,
+// Writes tensors one after the other, a piece at a time.
+CheckpointFile write_tensors(HostAccess& host, const fs::path& directory, std::string_view name,
                              const std::vector<Named>& list) {
   std::map<std::string_view, Tensor> tensors;
   for (const auto& [key, tensor] : list) tensors[key] = tensor;
   SafetensorsWriter writer(directory / name, entries_of(list));
-  for (const TensorEntry& entry : writer.entries()) {
-    const Tensor& tensor = tensors.at(entry.name);
-    check(tensor.data != nullptr && tensor.device == Device::cpu, "checkpoint: tensors in host memory");
-    writer.write(entry.name, {tensor.data, static_cast<size_t>(tensor.bytes())});
-  }
+  for (const TensorEntry& entry : writer.entries())
+    host.read(tensors.at(entry.name), [&](ConstTensor piece, int64_t) {
+      writer.write(entry.name, {piece.data, static_cast<size_t>(piece.bytes())});
+    });
   writer.close();
   return {std::string(name), writer.bytes_written(), writer.hash()};
 }
@@ -129,8 +129,9 @@ Checkpoint write_files(const fs::path& directory, const SaveRequest& request) {
                         .data_fingerprint = request.state.data_fingerprint,
                         .files = {},
                         .hash = {}};
-  checkpoint.files = {write_tensors(directory, kCheckpointFiles[0], weights_of(request.params)),
-                      write_tensors(directory, kCheckpointFiles[1], averages_of(request.params)),
+  HostAccess host(request.params.master().device);
+  checkpoint.files = {write_tensors(host, directory, kCheckpointFiles[0], weights_of(request.params)),
+                      write_tensors(host, directory, kCheckpointFiles[1], averages_of(request.params)),
                       write_text(directory, kCheckpointFiles[2], request.config),
                       write_text(directory, kCheckpointFiles[3], state_text(request.state, request.params))};
   fault::moment("manifest", directory.native());
@@ -247,10 +248,16 @@ LoadReport compare(const SafetensorsFile& file, const Params& params, const std:
   return report;
 }
 
+void load(HostAccess& host, Tensor to, const StoredTensor& from) {
+  check(to.shape == from.shape, "load: a tensor of this shape");
+  host.fill(to, [&](Tensor piece, int64_t first) { copy_values(piece, from, first); });
+}
+
 void load_from(const SafetensorsFile& file, Params& params, const std::set<std::string>& anew) {
+  HostAccess host(params.master().device);
   for (Param& param : params.all())
     if (const StoredTensor* stored = file.find(param.name); stored != nullptr && !anew.contains(param.name))
-      copy_values(param.master, *stored);
+      load(host, param.master, *stored);
 }
 
 // Averages that must all be there, and no others.
@@ -269,18 +276,22 @@ void load_averages_exactly(const Checkpoint& checkpoint, Params& params) {
       fail(Exit::checkpoint, "{}: {} is {}, the model needs {}", file.path().string(), name,
            to_string(stored->shape), to_string(tensor.shape));
   }
-  for (const auto& [name, tensor] : wanted) copy_values(tensor, *file.find(name));
+  HostAccess host(params.master().device);
+  for (const auto& [name, tensor] : wanted) load(host, tensor, *file.find(name));
 }
 
 // Averages of one parameter, when both are there in its shape; else zero.
-bool load_averages(const SafetensorsFile* file, Param& param) {
-  std::fill_n(param.m.data, param.m.bytes(), std::byte{0});
-  std::fill_n(param.v.data, param.v.bytes(), std::byte{0});
-  if (file == nullptr) return false;
-  const StoredTensor *m = file->find("m." + param.name), *v = file->find("v." + param.name);
-  if (m == nullptr || v == nullptr || m->shape != param.shape || v->shape != param.shape) return false;
-  copy_values(param.m, *m);
-  copy_values(param.v, *v);
+bool load_averages(HostAccess& host, const SafetensorsFile* file, Param& param) {
+  const StoredTensor* m = file == nullptr ? nullptr : file->find("m." + param.name);
+  const StoredTensor* v = file == nullptr ? nullptr : file->find("v." + param.name);
+  if (m == nullptr || v == nullptr || m->shape != param.shape || v->shape != param.shape) {
+    const auto zero = [](Tensor piece, int64_t) { std::fill_n(piece.data, piece.bytes(), std::byte{0}); };
+    host.fill(param.m, zero);
+    host.fill(param.v, zero);
+    return false;
+  }
+  load(host, param.m, *m);
+  load(host, param.v, *v);
   return true;
 }
 
@@ -351,10 +362,11 @@ TrainState fork_checkpoint(const Checkpoint& checkpoint, Params& params, bool ke
   load_weights(checkpoint, params, Match::by_name, anew);
   std::optional<SafetensorsFile> averages;
   if (keep_optimizer) averages.emplace(checkpoint.file("optimizer.safetensors"));
+  HostAccess host(params.master().device);
   for (size_t i = 0; i < params.all().size(); ++i) {
     Param& param = params.all()[i];
     const bool kept = averages && !anew.contains(param.name);
-    const bool loaded = param.learned && load_averages(kept ? &*averages : nullptr, param);
+    const bool loaded = param.learned && load_averages(host, kept ? &*averages : nullptr, param);
     if (!loaded) state.updates[i] = 0;
   }
   state.parent = Parent{fs::absolute(checkpoint.directory).lexically_normal().string(), checkpoint.step,

@@ -54,7 +54,7 @@ struct TrainState {
 using Warn = std::function<void(const std::string&)>;
 
 struct SaveRequest {
-  const Params& params;  // masters, m and v in host memory
+  const Params& params;  // masters, m and v, on any device: saved a piece at a time
   const TrainState& state;
   std::string_view config;  // text of config.json
   int64_t ranks = 1;

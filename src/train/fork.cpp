@@ -74,9 +74,10 @@ ForkReport fork_run(Trainer& trainer, const RunConfig& config, const std::string
   const SequentialWindows windows(validation != nullptr ? *validation : train, config.model.context);
   const auto loss_of = [&](const ModelConfig& model_config) {
     const Device device = trainer.device();
-    ForwardModel model(model_config, device, trainer.gpt.dtype,
-                       resolve_attention_path(config.attention_path, device), config.batch.micro_sequences,
-                       config.model.context);
+    ForwardModel model(
+        model_config, device, trainer.gpt.dtype,
+        resolve_attention_path(config.attention_path, device, trainer.gpt.dtype, model_config.head_width()),
+        config.batch.micro_sequences, config.model.context);
     model.load(report.parent, seed);
     return batch_loss(model, windows, config.batch.micro_sequences);
   };

@@ -1,6 +1,31 @@
 #include "train/forward_model.h"
 
+#include "core/copy.h"
+
 namespace keen {
+
+namespace {
+
+// Ids as the host writes them: in place where the tensor lies in host memory, else in a copy that is sent.
+class HostIds {
+ public:
+  explicit HostIds(Tensor ids) : ids_(ids), on_host_(ids) {
+    if (ids.device == Device::cpu) return;
+    copy_.resize(static_cast<size_t>(ids.count()));
+    on_host_.device = Device::cpu;
+    on_host_.data = reinterpret_cast<std::byte*>(copy_.data());
+  }
+  int32_t* data() { return on_host_.as<int32_t>(); }
+  void send() {
+    if (ids_.device != Device::cpu) copy_now(ids_, on_host_);
+  }
+
+ private:
+  Tensor ids_, on_host_;
+  std::vector<int32_t> copy_;
+};
+
+}  // namespace
 
 bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor inputs, Tensor targets,
                          const std::function<ConstTensor()>& losses,
@@ -8,11 +33,13 @@ bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor
                          const std::function<bool()>& stop) {
   const int64_t T = windows.context(), B = inputs.count() / T;
   std::vector<double> row(static_cast<size_t>(T));
+  HostIds host_inputs(inputs), host_targets(targets);
   for (int64_t first = 0; first < count; first += B) {
     if (stop && stop()) return false;
     for (int64_t b = 0; b < B; ++b)
-      windows.window(std::min(first + b, count - 1), inputs.as<int32_t>() + b * T,
-                     targets.as<int32_t>() + b * T);
+      windows.window(std::min(first + b, count - 1), host_inputs.data() + b * T, host_targets.data() + b * T);
+    host_inputs.send();
+    host_targets.send();
     const ConstTensor group = losses();
     for (int64_t b = 0; b < std::min(B, count - first); ++b) {
       to_doubles(group.rows(b * T, (b + 1) * T), row);

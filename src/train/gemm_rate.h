@@ -6,8 +6,9 @@
 
 namespace keen {
 
-// FLOP/s of the GEMM library on operands of `dtype`, best of several products of 1024 x 1024 x 1024 within
-// about 0.08 s. A float64 run is measured against float32, since its products are plain loops.
+// FLOP/s of the GEMM library on operands of `dtype`, best of several products within about 0.08 s: of 1024 x
+// 1024 x 1024 on the CPU, of square matrices large enough to take a millisecond on CUDA. A float64 run is
+// measured against float32, since its products are plain loops.
 double measure_gemm_flops_per_s(Device device, DType dtype);
 
 }  // namespace keen

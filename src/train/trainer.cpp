@@ -3,6 +3,9 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/copy.h"
+#include "core/cuda.h"
+#include "ops/add_sum.h"
 #include "ops/elementwise.h"
 #include "ops/gemm.h"
 #include "train/forward_model.h"
@@ -12,7 +15,8 @@
 namespace keen {
 
 Device resolve_device(DeviceChoice choice) {
-  if (choice == DeviceChoice::automatic) return kCudaBuilt ? Device::cuda : Device::cpu;
+  if constexpr (kCudaBuilt && !kCudaEmulated)
+    if (choice == DeviceChoice::automatic && cuda::device_count() > 0) return Device::cuda;
   return choice == DeviceChoice::cuda ? Device::cuda : Device::cpu;
 }
 
@@ -32,11 +36,16 @@ DType resolve_precision(Precision precision, Device device) {
   return DType::f32;
 }
 
-ops::AttentionPath resolve_attention_path(AttentionPath path, Device device) {
-  if (path == AttentionPath::cudnn && device == Device::cpu)
-    fail(Exit::usage,
-         "attention_path: cudnn needs \"device\": \"cuda\"; on the CPU use auto, flash or reference");
-  return path == AttentionPath::reference ? ops::AttentionPath::reference : ops::AttentionPath::fused;
+ops::AttentionPath resolve_attention_path(AttentionPath path, Device device, DType dtype,
+                                          int64_t head_width) {
+  if (path == AttentionPath::reference) return ops::AttentionPath::reference;
+  if (path == AttentionPath::flash) return ops::AttentionPath::fused;
+  const std::string refusal = ops::cudnn_refusal(device, dtype, head_width);
+  if (refusal.empty()) return ops::AttentionPath::cudnn;
+  if (path == AttentionPath::cudnn)
+    fail(device == Device::cuda ? Exit::device : Exit::usage,
+         "attention_path: cudnn cannot be had: {}; use auto, flash or reference", refusal);
+  return ops::AttentionPath::fused;
 }
 
 Trainer::Trainer(const RunConfig& config, const Dataset& train, const Dataset* validation, Communicator& comm,
@@ -51,7 +60,10 @@ Trainer::Trainer(const RunConfig& config, const Dataset& train, const Dataset* v
       pass_{.B = config.batch.micro_sequences,
             .T = config.model.context,
             .tables = &gpt.tables,
-            .path = resolve_attention_path(config.attention_path, ctx_.device)} {
+            .path = resolve_attention_path(config.attention_path, ctx_.device, gpt.dtype,
+                                           config.model.head_width()),
+            .deterministic = config.deterministic} {
+  ctx_.time_gemms = config.time_gemms;
   if (validation != nullptr) validation_.emplace(*validation, config.model.context);
   for (const Param& p : gpt.params.all())
     segments_.push_back({.begin = p.offset,
@@ -72,55 +84,85 @@ void Trainer::bind() {
   gpt.bind(true, gpt.config.context, arenas_);
   const Keep keep = config_.recompute == Recompute::block ? Keep::inputs : Keep::everything;
   acts_ = take_gpt_acts(gpt, pass_, keep, arenas_.activations);
-  inputs_ = arenas_.activations.take({pass_.N()}, DType::i32);
-  targets_ = arenas_.activations.take({pass_.N()}, DType::i32);
+  tokens_.bind(pass_.N(), arenas_.activations);
   grad_square_sums_ = arenas_.activations.take({static_cast<int64_t>(segments_.size())}, DType::f64);
+  loss_ = arenas_.activations.take({1}, DType::f64);
+  clip_ = arenas_.activations.take({2}, DType::f64);
 }
 
 // Every op that `step` and `validate` call, so that the plan sees the scratch of each.
 void Trainer::plan_step() {
   gpt.params.round_values(ctx_);
-  gpt_forward(ctx_, gpt, pass_, acts_, inputs_);
-  gpt_losses(ctx_, gpt, acts_, targets_);
-  gpt_backward(ctx_, gpt, pass_, acts_, inputs_, targets_, 1);
-  std::string first_bad;
-  grad_norm(first_bad);
-  update_weights(0, 1);
+  gpt_losses(ctx_, gpt, acts_, tokens_.targets());
+  micro_step({});
+  measure_gradients();
+  update_weights(0);
 }
 
+// The host puts a whole step into the device's stream and waits once, at its end, for loss and norm; whether
+// they are finite the device sees for itself, before weights change.
 StepResult Trainer::step() {
   StepResult result{.outcome = StepResult::Outcome::updated,
                     .lr = learning_rate(config_.schedule, config_.optimizer.lr, state.step + 1)};
   const auto reduce = [this](int64_t bucket) { comm_.start_sum(bucket_gradients(bucket)); };
+  const auto read = [this](int64_t first, int32_t* inputs, int32_t* targets) {
+    read_batch(first, inputs, targets);
+  };
+  const auto first_of = [this](int64_t micro) {
+    const int64_t batch = micro / accumulation_ * config_.batch.sequences;
+    return state.sequences + batch + (micro % accumulation_ * comm_.size() + comm_.rank()) * pass_.B;
+  };
 
   ops::zero(ctx_, gpt.params.grad());
+  ops::zero(ctx_, loss_);
   for (int64_t micro = 0; micro < accumulation_; ++micro) {
     if (stop_signal() != 0) return {.outcome = StepResult::Outcome::interrupted};
-    read_batch(state.sequences + (micro * comm_.size() + comm_.rank()) * pass_.B);
-    gpt_forward(ctx_, gpt, pass_, acts_, inputs_);
-    gpt_backward(ctx_, gpt, pass_, acts_, inputs_, targets_, 1.0 / static_cast<double>(tokens_per_step()),
-                 micro + 1 == accumulation_ ? reduce : std::function<void(int64_t)>());
-    result.loss += sum_of_losses() / static_cast<double>(tokens_per_step());
+    tokens_.next(ctx_, first_of(micro), read);
+    if (comm_.size() == 1)
+      micro_step_.run(ctx_, [this] { micro_step({}); });
+    else
+      micro_step(micro + 1 == accumulation_ ? reduce : std::function<void(int64_t)>());
+    tokens_.prepare(ctx_, first_of(micro + 1), read);
   }
   comm_.finish_sums();
-  comm_.sum({&result.loss, 1});
+  if (comm_.size() > 1) {
+    check(ctx_.device == Device::cpu,
+          "Trainer: several ranks on CUDA need a communicator that adds on the device");
+    comm_.sum({loss_.as<double>(), 1});
+  }
 
+  measure_gradients();
+  update_weights(result.lr);
+  read_result(result);
   state.sequences += config_.batch.sequences;
-  result.grad_norm = grad_norm(result.first_bad);
   if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
     result.outcome = StepResult::Outcome::non_finite;
     return result;
   }
-  update_weights(result.lr, result.grad_norm);
+  for (size_t i = 0; i < segments_.size(); ++i) state.updates[i] += segments_[i].learned ? 1 : 0;
   state.tokens += tokens_per_step();
   ++state.step;
   return result;
 }
 
-void Trainer::update_weights(double lr, double norm) {
+// Forward and backward over the ids in tokens_: adds to the gradients and to loss_. All that changes from
+// step to step lies in memory of the device, so that on CUDA the whole of it can be one graph.
+void Trainer::micro_step(const std::function<void(int64_t)>& bucket_done) {
+  const auto tokens = static_cast<double>(tokens_per_step());
+  gpt_forward(ctx_, gpt, pass_, acts_, tokens_.inputs());
+  gpt_backward(ctx_, gpt, pass_, acts_, tokens_.inputs(), tokens_.targets(), 1.0 / tokens, bucket_done);
+  ops::add_sum(ctx_, loss_, acts_.losses, tokens);
+}
+
+void Trainer::measure_gradients() {
+  ops::sum_of_squares(ctx_, grad_square_sums_, gpt.params.grad(), segments_);
+  ops::clip_factor(ctx_, clip_, grad_square_sums_, config_.optimizer.grad_clip, loss_);
+}
+
+// Does nothing where the norm in clip_ is not finite.
+void Trainer::update_weights(double lr) {
   for (size_t i = 0; i < segments_.size(); ++i) segments_[i].updates = state.updates[i] + 1;
   const OptimizerConfig& optimizer = config_.optimizer;
-  const bool clips = optimizer.grad_clip > 0 && norm > optimizer.grad_clip;
   ops::adamw(ctx_, {.value = gpt.params.master(),
                     .rounded = gpt.params.rounded(),
                     .m = gpt.params.m(),
@@ -131,21 +173,27 @@ void Trainer::update_weights(double lr, double norm) {
                     .beta1 = optimizer.beta1,
                     .beta2 = optimizer.beta2,
                     .eps = optimizer.eps,
-                    .grad_scale = clips ? optimizer.grad_clip / norm : 1});
-  if (!ctx_.planning)
-    for (size_t i = 0; i < segments_.size(); ++i) state.updates[i] += segments_[i].learned ? 1 : 0;
+                    .clip = clip_});
 }
 
-double Trainer::grad_norm(std::string& first_bad) {
-  ops::sum_of_squares(ctx_, grad_square_sums_, gpt.params.grad(), segments_);
-  if (ctx_.planning) return 1;
-  double sum = 0;
-  for (size_t i = 0; i < segments_.size(); ++i) {
-    const double square = grad_square_sums_.as<double>()[i];
-    if (!std::isfinite(square) && first_bad.empty()) first_bad = gpt.params.all()[i].name;
-    sum += square;
+void Trainer::read_result(StepResult& result) {
+  if (ctx_.device == Device::cpu) {
+    result.loss = *loss_.as<double>();
+    result.grad_norm = *clip_.as<double>();
+  } else {
+    if (!result_) result_.emplace(ctx_.device, 2 * int64_t{sizeof(double)}, "the result of a step");
+    const Tensor numbers = result_->as_tensor(2, DType::f64);
+    copy(ctx_, numbers.rows(0, 1), loss_);
+    copy(ctx_, numbers.rows(1, 2), clip_.rows(0, 1));
+    result_->mark(ctx_);
+    result_->wait();
+    result.loss = numbers.as<double>()[0];
+    result.grad_norm = numbers.as<double>()[1];
   }
-  return std::sqrt(sum);
+  if (std::isfinite(result.grad_norm)) return;
+  const std::vector<double> squares = to_doubles(grad_square_sums_);
+  for (size_t i = 0; i < squares.size() && result.first_bad.empty(); ++i)
+    if (!std::isfinite(squares[i])) result.first_bad = gpt.params.all()[i].name;
 }
 
 std::optional<double> Trainer::validate() {
@@ -153,7 +201,7 @@ std::optional<double> Trainer::validate() {
   const int64_t count = windows_of(windows, config_.evaluate.batches, pass_.B);
   double sum = 0;
   const bool whole = visit_model_losses(
-      ctx_, gpt, pass_, acts_, inputs_, targets_, windows, count,
+      ctx_, gpt, pass_, acts_, tokens_.inputs(), tokens_.targets(), windows, count,
       [&](int64_t, std::span<const double> losses) {
         sum = std::accumulate(losses.begin(), losses.end(), sum);
       },
@@ -162,13 +210,8 @@ std::optional<double> Trainer::validate() {
   return sum / static_cast<double>(count * pass_.T);
 }
 
-void Trainer::read_batch(int64_t first_sequence) {
-  loader_.fill(first_sequence, pass_.B, inputs_.as<int32_t>(), targets_.as<int32_t>());
-}
-
-double Trainer::sum_of_losses() const {
-  const std::vector<double> losses = to_doubles(acts_.losses);
-  return std::accumulate(losses.begin(), losses.end(), 0.0);
+void Trainer::read_batch(int64_t first_sequence, int32_t* inputs, int32_t* targets) const {
+  loader_.fill(first_sequence, pass_.B, inputs, targets);
 }
 
 Tensor Trainer::bucket_gradients(int64_t bucket) const {

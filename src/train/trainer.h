@@ -7,19 +7,25 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "core/recording.h"
+#include "core/staging.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "model/gpt.h"
 #include "train/checkpoint.h"
 #include "train/run_config.h"
+#include "train/token_feed.h"
 
 namespace keen {
 
-// Device and element type that a config's "auto" stands for on this machine.
+// Device and element type that a config's "auto" stands for on this machine: CUDA where this build has it and
+// there is a device (an emulated one does not count).
 Device resolve_device(DeviceChoice choice);
 DType resolve_precision(Precision precision, Device device);
-// On the CPU every path but "reference" is the fused one.
-ops::AttentionPath resolve_attention_path(AttentionPath path, Device device);
+// The attention kernels that a config's attention_path stands for: "auto" is cuDNN's on CUDA where they can
+// be had (for shapes that cuDNN then refuses, the flash kernels), and "cudnn" raises where they can not. On
+// the CPU every path but "reference" is the fused one.
+ops::AttentionPath resolve_attention_path(AttentionPath path, Device device, DType dtype, int64_t head_width);
 
 struct StepResult {
   enum class Outcome : uint8_t {
@@ -64,14 +70,16 @@ class Trainer {
   std::vector<MemoryUse> memory() const;
   int64_t tokens_per_step() const { return config_.batch.sequences * gpt.config.context; }
   Device device() const { return ctx_.device; }
+  ops::AttentionPath attention_path() const { return pass_.path; }
 
  private:
   void bind();
   void plan_step();
-  void read_batch(int64_t first_sequence);
-  double sum_of_losses() const;
-  double grad_norm(std::string& first_bad);
-  void update_weights(double lr, double grad_norm);
+  void read_batch(int64_t first_sequence, int32_t* inputs, int32_t* targets) const;
+  void micro_step(const std::function<void(int64_t)>& bucket_done);
+  void measure_gradients();
+  void update_weights(double lr);
+  void read_result(StepResult& result);
   Tensor bucket_gradients(int64_t bucket) const;
 
   RunConfig config_;
@@ -83,9 +91,13 @@ class Trainer {
   int64_t accumulation_;
   Pass pass_;
   GptActs acts_;
-  Tensor inputs_, targets_;             // (N)  int32
-  Tensor grad_square_sums_;             // (number of parameters)  float64
-  std::vector<ops::Segment> segments_;  // one a parameter, in the order of gpt.params
+  TokenFeed tokens_;
+  Recording micro_step_;
+  Tensor grad_square_sums_;              // (number of parameters)  float64
+  Tensor loss_;                          // (1)  float64; mean over the global batch
+  Tensor clip_;                          // (2)  float64; global norm, and the factor that clips
+  std::optional<StagingBuffer> result_;  // where the host reads loss and norm on CUDA
+  std::vector<ops::Segment> segments_;   // one a parameter, in the order of gpt.params
 };
 
 }  // namespace keen

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/philox.h"
+#include "core/staging.h"
 #include "op_test.h"
 #include "temporary_directory.h"
 #include "train/metrics.h"
@@ -166,8 +167,11 @@ struct TinyTrainer {
   std::string bytes() const {
     std::string all;
     const Params& params = trainer.gpt.params;
+    HostAccess host(params.master().device);
     for (const Tensor& x : {params.master(), params.m(), params.v()})
-      all.append(reinterpret_cast<const char*>(x.data), static_cast<size_t>(x.bytes()));
+      host.read(x, [&](ConstTensor piece, int64_t) {
+        all.append(reinterpret_cast<const char*>(piece.data), static_cast<size_t>(piece.bytes()));
+      });
     return all;
   }
 
