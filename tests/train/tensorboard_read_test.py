@@ -45,11 +45,14 @@ def write_inputs(directory):
 
 
 def rows_of(run):
-    """The last row of each kind and step."""
+    """The rows of each kind by step, without those behind the step to which a resume went back."""
     rows = {"train": {}, "validation": {}, "attention": {}}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
-        if row["kind"] in rows:
+        if row.get("event") == "resume":
+            for kind, by_step in rows.items():
+                rows[kind] = {step: old for step, old in by_step.items() if step <= row["step"]}
+        elif row["kind"] in rows:
             rows[row["kind"]][row["step"]] = row
     return rows
 
@@ -127,6 +130,7 @@ def main():
             file.write_bytes(content[:-5])
         train()
         rows = rows_of(run)
+        assert 13 not in rows["validation"], "the run went back, and no longer stops there"
         assert sorted(rows["train"]) == list(range(1, 25))
         for part, over in ((run, "step"), (run / "by_tokens", "tokens")):
             assert len(list(part.glob("events.out.tfevents.*"))) == 2
