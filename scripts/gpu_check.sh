@@ -281,7 +281,8 @@ mkdir -p "$work"
 options=()
 $quick && options+=(--quick)
 $emulate && options+=(--emulate)
-failures=0
+failures=0 running=""
+trap '[[ -z $running ]] || kill "$running" 2>/dev/null; exit 75' INT TERM
 for entry in "${stages[@]}"; do
   read -r name full_s quick_s <<<"$entry"
   [[ -z $only || ,$only, == *,$name,* ]] || continue
@@ -290,7 +291,10 @@ for entry in "${stages[@]}"; do
   started=$SECONDS
   status=0
   timeout --kill-after=20 "$limit_s" bash "$self" ${options[@]+"${options[@]}"} --deps "$deps" --build "$build" \
-    --stage "$name" "$report" >"$work/$name.log" 2>&1 </dev/null || status=$?
+    --stage "$name" "$report" >"$work/$name.log" 2>&1 </dev/null &
+  running=$! # a process group of its own, which a Ctrl-C at this script does not reach
+  wait "$running" || status=$?
+  running=""
   case $status in
     0) result=passed ;;
     77) result=skipped ;;
