@@ -1,12 +1,15 @@
 // Whole training steps: tokens a second, and the share of the machine's own GEMM rate that they reach (6 n +
-// 6 L C T FLOPs a token). Four shapes, softmax and SSMax, fp32 and bf16; random tokens, so no data is needed.
+// 6 L C T FLOPs a token). Four shapes on the CPU, softmax and SSMax, fp32 and bf16; larger ones, named
+// cuda/..., where there is a CUDA device. Random tokens, so no data is needed.
 //
 //   keen_train_step_bench --benchmark_filter=124m.*bf16 --benchmark_repetitions=3
+//   keen_train_step_bench --benchmark_filter=^cuda/1558m
 #include <benchmark/benchmark.h>
 #include <sys/resource.h>
 
 #include <filesystem>
 
+#include "core/cuda.h"
 #include "core/philox.h"
 #include "data/shard.h"
 #include "train/gemm_rate.h"
@@ -34,6 +37,29 @@ const BenchShape kShapes[] = {
     {"124m_b1_t1024", R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm",
       "mlp": "gelu", "position": "learned", "bias": true, "tie_embeddings": true)",
      50257, 1, 1024},
+};
+
+constexpr const char* kGpt2Small =
+    R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm", "mlp": "gelu",
+      "position": "learned", "bias": true, "tie_embeddings": true)";
+constexpr const char* kGpt2Large =
+    R"("layers": 48, "width": 1600, "heads": 25, "mlp_width": 6400, "norm": "layernorm", "mlp": "gelu",
+      "position": "learned", "bias": true, "tie_embeddings": true)";
+// The SSMax paper's model, with heads of 64 and of 128.
+constexpr const char* kRope64 = R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 2048)";
+constexpr const char* kRope128 = R"("layers": 12, "width": 768, "heads": 6, "mlp_width": 2048)";
+
+const BenchShape kCudaShapes[] = {
+    {"124m_b32_t1024", kGpt2Small, 50257, 32, 1024},        {"124m_b64_t1024", kGpt2Small, 50257, 64, 1024},
+    {"124m_b128_t1024", kGpt2Small, 50257, 128, 1024},      {"rope162m_b64_t1024", kRope64, 50257, 64, 1024},
+    {"rope162m_d128_b64_t1024", kRope128, 50257, 64, 1024}, {"1558m_b8_t1024", kGpt2Large, 50257, 8, 1024},
+    {"1558m_b16_t1024", kGpt2Large, 50257, 16, 1024},       {"1558m_b32_t1024", kGpt2Large, 50257, 32, 1024}};
+
+// What is measured of a shape: values of config keys.
+struct Choice {
+  const char *device, *precision, *attention;
+  const char* path = "auto";
+  bool deterministic = false;
 };
 
 // A dataset of uniformly random tokens, written for this process and removed with it.
@@ -65,45 +91,83 @@ double peak_memory_bytes() {
   return static_cast<double>(usage.ru_maxrss) * 1024;
 }
 
-void train_step(benchmark::State& state, const BenchShape& shape, const char* attention,
-                const char* precision) {
+void train_step(benchmark::State& state, const BenchShape& shape, const Choice& choice) {
   const RandomData data(shape.vocab_size);
   const std::string text = fmt::format(
-      R"({{"precision": "{}", "model": {{"vocab_size": {}, "context": {}, {}, "attention": "{}"}},
+      R"({{"device": "{}", "precision": "{}", "attention_path": "{}", "deterministic": {},
+          "model": {{"vocab_size": {}, "context": {}, {}, "attention": "{}"}},
           "data": {{"train": "{}"}}, "batch": {{"sequences": {}, "micro_sequences": {}}}}})",
-      precision, shape.vocab_size, shape.T, shape.model, attention, data.pattern(), shape.B, shape.B);
+      choice.device, choice.precision, choice.path, choice.deterministic, shape.vocab_size, shape.T,
+      shape.model, choice.attention, data.pattern(), shape.B, shape.B);
   const RunConfig config = parse_run_config(text, "bench");
   const Dataset train(config.data.train, config.model.vocab_size);
   const std::unique_ptr<Communicator> comm = make_communicator();
   Trainer trainer(config, train, nullptr, *comm);
-  trainer.step();  // the library compiles its kernels
-  trainer.step();
+  for (int i = 0; i < 3; ++i) trainer.step();  // libraries compile and choose kernels
   for (auto _ : state) benchmark::DoNotOptimize(trainer.step().loss);
 
   const auto tokens = static_cast<double>(trainer.tokens_per_step());
   const double gemm_rate = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
+  const double flops_per_token = trainer.gpt.flops_per_token(shape.T);
   state.counters["tokens/s"] = benchmark::Counter(tokens, benchmark::Counter::kIsIterationInvariantRate);
   state.counters["of_gemm_rate"] =
-      benchmark::Counter(tokens * trainer.gpt.flops_per_token(shape.T) / gemm_rate,
-                         benchmark::Counter::kIsIterationInvariantRate);
+      benchmark::Counter(tokens * flops_per_token / gemm_rate, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["flops_per_token"] = flops_per_token;
   state.counters["gemm_gflops"] = gemm_rate / 1e9;
-  state.counters["peak_MiB"] =
-      peak_memory_bytes() / (1 << 20);  // of the process so far: run one benchmark alone
+  if (trainer.device() == Device::cpu)
+    state.counters["peak_MiB"] =
+        peak_memory_bytes() / (1 << 20);  // of the process so far: run one benchmark alone
 }
 
-const bool kRegistered = [] {
+benchmark::internal::Benchmark* add(const std::string& name, const BenchShape& shape, const Choice& choice) {
+  const auto run = [&shape, choice](benchmark::State& state) {
+    try {
+      train_step(state, shape, choice);
+    } catch (const Error& error) {
+      // What does not fit into the device is part of the answer; the others go on.
+      if (error.exit != Exit::device) throw;
+      state.SkipWithError(error.what());
+    }
+  };
+  return benchmark::RegisterBenchmark(name.c_str(), run)->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+
+void add_cpu_steps() {
   for (const BenchShape& shape : kShapes)
     for (const char* precision : {"fp32", "bf16"})
       for (const char* attention : {"softmax", "ssmax"})
-        benchmark::RegisterBenchmark(fmt::format("{}/{}/{}", shape.name, precision, attention).c_str(),
-                                     [&shape, attention, precision](benchmark::State& state) {
-                                       train_step(state, shape, attention, precision);
-                                     })
-            ->Unit(benchmark::kMillisecond)
-            ->UseRealTime()
+        add(fmt::format("{}/{}/{}", shape.name, precision, attention), shape, {"cpu", precision, attention})
             ->MinTime(shape.vocab_size > 10000 ? 6 : 2);
-  return true;
-}();
+}
+
+void add_cuda_steps() {
+  const auto add_choice = [](const BenchShape& shape, const Choice& choice) {
+    add(fmt::format("cuda/{}/{}/{}/{}{}", shape.name, choice.precision, choice.attention, choice.path,
+                    choice.deterministic ? "/deterministic" : ""),
+        shape, choice)
+        ->Iterations(std::string_view(shape.model) == kGpt2Large ? 10 : 30);
+  };
+  for (const BenchShape& shape : kCudaShapes)
+    for (const char* attention : {"softmax", "ssmax"}) add_choice(shape, {"cuda", "bf16", attention});
+  const BenchShape& one = kCudaShapes[1];
+  add_choice(one, {"cuda", "bf16", "softmax", "flash"});
+  add_choice(one, {"cuda", "bf16", "softmax", "auto", true});
+  add_choice(kCudaShapes[0], {"cuda", "fp32", "softmax"});
+}
 
 }  // namespace
 }  // namespace keen
+
+int main(int argc, char** argv) {
+  using namespace keen;
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  add_cpu_steps();
+  if constexpr (kCudaBuilt && !kCudaEmulated)
+    if (cuda::device_count() > 0) {
+      benchmark::AddCustomContext("device", cuda::device_facts().name);
+      add_cuda_steps();
+    }
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
