@@ -25,8 +25,8 @@ struct AdamW {
   std::span<const Segment> segments;
   double lr, beta1, beta2, eps;
   double grad_scale = 1;  // applied to grad first
-  ConstTensor clip;  // (2)  from clip_factor; its factor is applied to grad too, and where its norm is not
-                     //      finite nothing changes; optional
+  ConstTensor clip{};  // (2)  from clip_factor; its factor is applied to grad too, and where its norm is not
+                       //      finite nothing changes; optional
 };
 // g = grad_scale factor grad;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
 // value -= lr (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay value)
