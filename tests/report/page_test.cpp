@@ -74,7 +74,7 @@ RunRecord made_up_run(const std::string& name, int64_t steps) {
     TrainPoint point;
     point.step = step;
     point.tokens = 1000 * step;
-    point.seconds = 0.1 * static_cast<double>(step) + 0.001 * std::sin(static_cast<double>(step));
+    point.seconds = 0.1 * static_cast<double>(step) + 0.5 * std::sin(0.02 * static_cast<double>(step));
     point.loss =
         3 + 7.0 / static_cast<double>(step) + 0.1 * std::sin(12.9898 * static_cast<double>(step * step));
     point.grad_norm = 0.5 + 0.1 * std::cos(78.233 * static_cast<double>(step * step));
@@ -163,6 +163,7 @@ TEST(PagePoints, LongRunsKeepMeansAndExtremes) {
     rows[static_cast<size_t>(i)].lr = i;
   }
   rows[3].loss.reset();
+  rows[6].loss = 1.0;
   rows[9].loss.reset();
   rows[10].loss.reset();
   const PagePoints points = page_points(rows, 8);  // 11 rows as 4 points of 3, the last one shorter
@@ -173,6 +174,8 @@ TEST(PagePoints, LongRunsKeepMeansAndExtremes) {
   EXPECT_EQ(points.loss[1], 5.5);  // of 9 and 2; the third was not finite
   EXPECT_EQ(points.low[1], 2.0);
   EXPECT_EQ(points.high[1], 9.0);
+  EXPECT_EQ(points.low[2], 1.0);
+  EXPECT_EQ(points.high[2], 2.0);
   EXPECT_TRUE(std::isnan(points.loss[3]) && std::isnan(points.low[3]) && std::isnan(points.high[3]));
   EXPECT_EQ(points.grad_norm, (std::vector<double>{5, 1, 1, 1}));
   EXPECT_EQ(points.lr, (std::vector<double>{2, 5, 8, 10}));
@@ -253,6 +256,7 @@ TEST(Page, TextOfRunsIsOnlyText) {
   EXPECT_EQ(page.data["comparison"]["runs"][0]["name"], hostile);
   EXPECT_EQ(page.data["comparison"]["runs"][1]["name"], "caf\xef\xbf\xbd");
   EXPECT_EQ(page.around.find("<b onclick"), std::string::npos);
+  EXPECT_EQ(page.around.find('\xe9'), std::string::npos) << "the title is UTF-8, too";
   const Page plain(compare_runs({made_up_run("a", 100)}, 0, std::nullopt));
   const auto tags = [](const Page& p) { return std::count(p.html.begin(), p.html.end(), '<'); };
   EXPECT_EQ(tags(page), tags(plain)) << "no name opens a tag";
