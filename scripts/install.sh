@@ -11,22 +11,33 @@ packages=(
   nlohmann-json3-dev libfmt-dev libcli11-dev libsentencepiece-dev libdnnl-dev ocl-icd-opencl-dev libxxhash-dev
   # several ranks
   libopenmpi-dev openmpi-bin
-  # tests and benchmarks; the browser opens the page of `keen compare --html`
-  libgtest-dev libbenchmark-dev python3 chromium
   # the corpus of the quickstart
   dict-gcide
 )
+# Tests and benchmarks; the browser (290 MB) opens the page of `keen compare --html`.
+test_packages=(libgtest-dev libbenchmark-dev python3 chromium)
 
-if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  echo "usage: scripts/install.sh [--list]"
-  echo "Installs the Debian packages that keen needs; --list prints their names and changes nothing."
-  exit 0
-elif [[ ${1:-} == --list ]]; then
+tests=true list=false
+for argument in "$@"; do
+  case $argument in
+    --without-tests) tests=false ;;
+    --list) list=true ;;
+    -h | --help)
+      echo "usage: scripts/install.sh [--without-tests] [--list]"
+      echo "Installs the Debian packages that keen needs; --without-tests leaves out what only its tests need, --list"
+      echo "prints the names and changes nothing."
+      exit 0
+      ;;
+    *)
+      echo "install: unknown argument \"$argument\"; see scripts/install.sh --help" >&2
+      exit 2
+      ;;
+  esac
+done
+if $tests; then packages+=("${test_packages[@]}"); fi
+if $list; then
   printf '%s\n' "${packages[@]}"
   exit 0
-elif (($# > 0)); then
-  echo "install: unknown argument \"$1\"; see scripts/install.sh --help" >&2
-  exit 2
 fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

@@ -39,7 +39,7 @@ trap 'echo "quickstart: stopped in stage $stage ($stage_name); run it again to g
 trap 'exit 75' INT TERM
 
 heading "Packages"
-if $install; then scripts/install.sh; else echo "left alone (--no-install)"; fi
+if $install; then scripts/install.sh --without-tests; else echo "left alone (--no-install)"; fi
 
 heading "Build"
 # Only the program: the tests of a folder that was configured for them stay as they are.

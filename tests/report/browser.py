@@ -42,6 +42,8 @@ class Browser:
             "--no-first-run",
             f"--window-size={width},{height}",
             "--disable-gpu",
+            # Chromium's sandbox refuses root, and containers without user namespaces; the page is our own.
+            "--no-sandbox",
             "--disable-dev-shm-usage",
             "--disable-extensions",
             "--disable-background-networking",
@@ -52,8 +54,6 @@ class Browser:
             "--host-resolver-rules=MAP * ~NOTFOUND",
             "about:blank",
         ]
-        if os.geteuid() == 0:
-            arguments.insert(1, "--no-sandbox")
         # The protocol wants descriptors 3 and 4; a shell puts them there.
         shell = ["sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh", *arguments]
         self.process = subprocess.Popen(
