@@ -47,12 +47,13 @@ fs::path new_file_in(const fs::path& directory) {
 void add_heads(const char* name, int64_t layer, const std::vector<double>& heads,
                std::vector<EventScalar>& scalars, std::vector<EventHistogram>& histograms) {
   if (heads.empty()) return;
-  histograms.push_back({fmt::format("{}/layer_{:02}", name, layer), heads});
+  histograms.push_back({fmt::format("weights_{}/layer_{:02}", name, layer), heads});
   const double sum = std::accumulate(heads.begin(), heads.end(), 0.0);
   scalars.push_back(
-      {fmt::format("{}_mean/layer_{:02}", name, layer), sum / static_cast<double>(heads.size())});
+      {fmt::format("weights_{}_mean/layer_{:02}", name, layer), sum / static_cast<double>(heads.size())});
   for (size_t head = 0; head < heads.size(); ++head)
-    scalars.push_back({fmt::format("{}_by_head/layer_{:02}_head_{:02}", name, layer, head), heads[head]});
+    scalars.push_back(
+        {fmt::format("weights_{}_by_head/layer_{:02}_head_{:02}", name, layer, head), heads[head]});
 }
 
 }  // namespace

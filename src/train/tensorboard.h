@@ -3,9 +3,9 @@
 //   RUN/events.out.tfevents.SECONDS.HOST.PID            tags over steps
 //     train/loss  train/grad_norm  train/lr  train/tokens_per_s  train/mfu  validation/loss
 //     validation/perplexity
-//     s/layer_00            histogram over the heads of what a layer has learned, and likewise for b
-//     s_mean/layer_00       their mean
-//     s_by_head/layer_00_head_00
+//     weights_s/layer_00    the s of a layer's heads as a histogram; and likewise everything for b
+//     weights_s_mean/layer_00
+//     weights_s_by_head/layer_00_head_00
 //   RUN/by_tokens/events.out.tfevents.SECONDS.HOST.PID  the same over tokens, as their "step"
 //     train_by_tokens/loss  train_by_tokens/grad_norm  train_by_tokens/lr  validation_by_tokens/loss
 //

@@ -79,13 +79,14 @@ def check(scalars_of, histograms_of, rows, over):
     for name in ("s", "b"):
         heads = [(row["step"], row["layers"][0][name]) for row in rows["attention"].values()]
         for head in range(2):
-            same(scalars_of(f"{name}_by_head/layer_01_head_{head:02}"), [(step, v[head]) for step, v in heads], name)
-        same(scalars_of(f"{name}_mean/layer_01"), [(step, sum(v) / 2) for step, v in heads], name)
-        same([(step, least) for step, least, _, _ in histograms_of(f"{name}/layer_01")],
+            by_head = scalars_of(f"weights_{name}_by_head/layer_01_head_{head:02}")
+            same(by_head, [(step, v[head]) for step, v in heads], name)
+        same(scalars_of(f"weights_{name}_mean/layer_01"), [(step, sum(v) / 2) for step, v in heads], name)
+        same([(step, least) for step, least, _, _ in histograms_of(f"weights_{name}/layer_01")],
              [(step, min(v)) for step, v in heads], name)
-        same([(step, most) for step, _, most, _ in histograms_of(f"{name}/layer_01")],
+        same([(step, most) for step, _, most, _ in histograms_of(f"weights_{name}/layer_01")],
              [(step, max(v)) for step, v in heads], name)
-        assert all(count == 2 for _, _, _, count in histograms_of(f"{name}/layer_01"))
+        assert all(count == 2 for _, _, _, count in histograms_of(f"weights_{name}/layer_01"))
 
 
 def check_with_event_accumulator(directory, rows, over):

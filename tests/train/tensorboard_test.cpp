@@ -180,15 +180,16 @@ TEST_F(TensorBoardWriterTest, RowsAreThereByStepAndByTokens) {
           {"train/loss", 3.5f}, {"train/lr", 6e-4f}, {"train/tokens_per_s", 2e6f}, {"train/mfu", 0.4f}}));
   EXPECT_EQ(events[3].scalars,
             (std::map<std::string, float>{{"validation/loss", 3.25f}, {"validation/perplexity", 25.75f}}));
-  EXPECT_EQ(events[4].scalars, (std::map<std::string, float>{{"s_mean/layer_02", 0.5f},
-                                                             {"s_by_head/layer_02_head_00", 0.25f},
-                                                             {"s_by_head/layer_02_head_01", 0.75f},
-                                                             {"s_mean/layer_11", 1.f},
-                                                             {"s_by_head/layer_11_head_00", 1.f},
-                                                             {"b_mean/layer_11", -0.5f},
-                                                             {"b_by_head/layer_11_head_00", -0.5f}}));
+  EXPECT_EQ(events[4].scalars, (std::map<std::string, float>{{"weights_s_mean/layer_02", 0.5f},
+                                                             {"weights_s_by_head/layer_02_head_00", 0.25f},
+                                                             {"weights_s_by_head/layer_02_head_01", 0.75f},
+                                                             {"weights_s_mean/layer_11", 1.f},
+                                                             {"weights_s_by_head/layer_11_head_00", 1.f},
+                                                             {"weights_b_mean/layer_11", -0.5f},
+                                                             {"weights_b_by_head/layer_11_head_00", -0.5f}}));
   EXPECT_EQ(events[4].histograms,
-            (std::map<std::string, double>{{"s/layer_02", 2}, {"s/layer_11", 1}, {"b/layer_11", 1}}));
+            (std::map<std::string, double>{
+                {"weights_s/layer_02", 2}, {"weights_s/layer_11", 1}, {"weights_b/layer_11", 1}}));
 
   ASSERT_EQ(event_files(directory_ / "by_tokens").size(), 1u);
   const auto by_tokens = read_events(event_files(directory_ / "by_tokens")[0]);
@@ -273,7 +274,8 @@ TEST(TensorBoardRun, HasEveryRowAndAFileForEachPartOfTheRun) {
       if (event.scalars.contains("train/loss")) train[event.step] = event.scalars.at("train/loss");
       if (event.scalars.contains("validation/loss"))
         validation[event.step] = event.scalars.at("validation/loss");
-      if (event.histograms.contains("s/layer_01")) histograms[event.step] = event.histograms.at("s/layer_01");
+      if (event.histograms.contains("weights_s/layer_01"))
+        histograms[event.step] = event.histograms.at("weights_s/layer_01");
     }
   const Metrics metrics = tiny.metrics("r");
   ASSERT_EQ(metrics.train.size(), 20u);
