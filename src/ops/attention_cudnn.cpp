@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 
+#include "core/console.h"
 #include "core/cuda.h"
 #include "core/launch.cuh"
 #include "ops/attention_cudnn_graph.h"
@@ -32,14 +33,20 @@ class CudnnAttention : public LibraryState {
     if (handle_ != nullptr) library_.destroy(handle_);
   }
 
-  // Null when the library has no plan for this shape.
+  // Null when the library has no plan for this shape, which the first time is said on standard error.
   const cudnn::Plan* find(const AttentionShape& shape) {
     auto found = plans_.find(shape);
-    if (found == plans_.end())
+    if (found == plans_.end()) {
       found = plans_
                   .try_emplace(shape, cudnn::plan(attention_graph(library_, shape), {.handle = handle_},
                                                   attention_workspace_bytes(shape), shape.deterministic))
                   .first;
+      if (!found->second)
+        write_warning(fmt::format(
+            "cuDNN has no {} pass of attention for {} sequences of {} tokens, {} heads ({} kv) of {} "
+            "columns; the flash kernels compute it",
+            shape.backward ? "backward" : "forward", shape.B, shape.T, shape.H, shape.K, shape.D));
+    }
     return found->second ? &*found->second : nullptr;
   }
 

@@ -21,7 +21,7 @@ struct Sizes {
 };
 std::string text(const Sizes& s, DType dtype, AttentionPath path) {
   return fmt::format("B {} T {} T_q {} H {} K {} D {} {} {}", s.B, s.T, s.queries(), s.H, s.K, s.D,
-                     name_of(dtype), path == AttentionPath::reference ? "reference" : "fused");
+                     name_of(dtype), name_of(path));
 }
 
 // Tensors as training has them: q and k in (N, (H + K) D), v in the last columns of (N, (H + 2K) D). `gap`
@@ -62,8 +62,8 @@ struct Problem {
                       .path = on_device(ctx, path)});
     };
   }
-  auto backward_op(AttentionPath path) {
-    return [this, path](Context& ctx, auto on) {
+  auto backward_op(AttentionPath path, bool deterministic = false) {
+    return [this, path, deterministic](Context& ctx, auto on) {
       const ConstTensor rows = on(qk);
       const Tensor to = on(dqkv);
       attention_backward(ctx, {.dq = heads(to, size.B, 0, size.H, size.D),
@@ -75,7 +75,8 @@ struct Problem {
                                .q = queries(rows),
                                .k = heads(rows, size.B, size.H, size.K, size.D),
                                .v = heads(ConstTensor(on(qkv)), size.B, size.H + size.K, size.K, size.D),
-                               .path = on_device(ctx, path)});
+                               .path = on_device(ctx, path),
+                               .deterministic = deterministic});
     };
   }
   // Sets the same value on both sides.
@@ -259,6 +260,38 @@ TEST_P(AttentionCuda, SameBitsEveryTime) {
       p.twins.expect_repeats(p.forward_op(path), {p.out, p.lse});
       if (size.T_q == 0) p.twins.expect_repeats(p.backward_op(path), {p.dqkv});
     }
+}
+
+// On a machine that has it. Everywhere else cuDNN's path is the fused one.
+TEST_P(AttentionCuda, CudnnEqualsTheCpu) {
+  if (const std::string refusal = cudnn_refusal(Device::cuda, GetParam(), 64); !refusal.empty())
+    GTEST_SKIP() << "cuDNN: " << refusal;
+  for (const Sizes& size : {Sizes{1, 64, 2, 2, 64}, Sizes{2, 129, 4, 2, 64}, Sizes{3, 200, 6, 2, 128},
+                            Sizes{1, 1024, 2, 1, 32}, Sizes{2, 333, 2, 2, 96}}) {
+    Problem p(size, GetParam());
+    p.twins.run(p.forward_op(AttentionPath::cudnn));
+    p.expect_forward(AttentionPath::cudnn);
+    for (const bool deterministic : {false, true}) {
+      p.twins.run(p.backward_op(AttentionPath::cudnn, deterministic));
+      EXPECT_TRUE(close(p.twins, p.dqkv))
+          << text(size, GetParam(), AttentionPath::cudnn) << " " << deterministic;
+    }
+    p.twins.expect_repeats(p.forward_op(AttentionPath::cudnn), {p.out, p.lse});
+    p.twins.expect_repeats(p.backward_op(AttentionPath::cudnn, true), {p.dqkv});
+  }
+}
+
+// cuDNN's path computes what cuDNN does not take: other types, few queries, odd addresses.
+TEST_P(AttentionCuda, CudnnsPathTakesEverything) {
+  for (const auto& [size, gap] :
+       {std::pair{Sizes{1, 40, 2, 1, 10}, 0}, {Sizes{1, 40, 2, 1, 64, 1}, 0}, {Sizes{1, 40, 2, 1, 64}, 1}}) {
+    Problem p(size, GetParam(), 1, gap);
+    p.twins.run(p.forward_op(AttentionPath::cudnn));
+    p.expect_forward(AttentionPath::cudnn);
+    if (size.T_q != 0) continue;
+    p.twins.run(p.backward_op(AttentionPath::cudnn));
+    EXPECT_TRUE(close(p.twins, p.dqkv)) << text(size, GetParam(), AttentionPath::cudnn);
+  }
 }
 
 // What is taken while planning is enough, and linear in T.
