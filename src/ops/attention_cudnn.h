@@ -12,8 +12,8 @@ namespace keen::ops {
 // version with known defects. Empty when it does. The first call opens the library.
 std::string cudnn_attention_refusal(Context& ctx);
 
-// Of that, what concerns the library alone, asked without a context. Empty where there is no device: nothing can
-// be asked then, and nothing runs.
+// Of that, what concerns the library alone, asked without a context. Empty where there is no device: nothing
+// can be asked then, and nothing runs.
 std::string cudnn_library_refusal();
 
 // Whether cuDNN computes this: it has no refusal, the type is bf16, as many queries as keys, head widths and

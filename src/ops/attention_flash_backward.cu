@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) flash_backward_queries_kernel
                                           queries - warp_row, lane);
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------------------
 
 template <int kD> void backward(Context& ctx, const AttentionBackward& args, ConstTensor delta) {
   const int64_t B = args.q.B, tokens = args.q.T, H = args.q.heads, K = args.k.heads;

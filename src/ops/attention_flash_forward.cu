@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kTileThreads, kD <= 32 ? 3 : 2) flash_forward_
                                           queries - warp_row, lane);
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------------------
 
 template <int kD> void forward(Context& ctx, const Attention& args) {
   const int64_t blocks = cuda::ceil_div(args.q.T, kQueries);

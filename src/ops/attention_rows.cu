@@ -327,7 +327,7 @@ __global__ void __launch_bounds__(kThreads, 3) rows_backward_keys_kernel(Backwar
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------------------
 
 template <class T> bool rows_packable(const DeviceHeads<const T>& x) {
   return cuda::packable<T>(x.token_stride, x.data) && x.sequence_stride % Pack<T>::kSize == 0 &&
