@@ -161,12 +161,12 @@ std::string Table::str(size_t indent, bool colour) const {
 
 namespace {
 
-// The space at which a line of at most `width` bytes ends best: after a comma, before a parenthesis, or any
-// other.
+// The space at which a line of at most `width` bytes ends best: after a comma or before a parenthesis, unless
+// that leaves more than half of it empty, or any other.
 size_t place_to_break(std::string_view line, size_t width) {
-  const size_t comma = line.rfind(", ", width - 1), parenthesis = line.rfind(" (", width);
-  if (comma != line.npos && (parenthesis == line.npos || comma > parenthesis)) return comma + 1;
-  return parenthesis != line.npos && parenthesis > 0 ? parenthesis : line.rfind(' ', width);
+  const auto place = [&](size_t found, size_t after) { return found == line.npos ? 0 : found + after; };
+  const size_t best = std::max(place(line.rfind(", ", width - 1), 1), place(line.rfind(" (", width), 0));
+  return best > width / 2 ? best : line.rfind(' ', width);
 }
 
 }  // namespace

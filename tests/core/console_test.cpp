@@ -47,6 +47,38 @@ TEST(Console, DurationsHaveTwoUnits) {
   EXPECT_EQ(duration(std::numeric_limits<double>::infinity()), "-");
 }
 
+TEST(Console, ShortDurationsHaveFiveCharacters) {
+  EXPECT_EQ(short_duration(0.3), "0.3s");
+  EXPECT_EQ(short_duration(59.6), "1m00s");
+  EXPECT_EQ(short_duration(185), "3m05s");
+  EXPECT_EQ(short_duration(3599.7), "1h00m");
+  EXPECT_EQ(short_duration(8040), "2h14m");
+  EXPECT_EQ(short_duration(3 * 86400 + 4 * 3600), "3d04h");
+  EXPECT_EQ(short_duration(92 * 86400), "92d");
+  EXPECT_EQ(short_duration(1e12), ">27y");
+  EXPECT_EQ(short_duration(-1), "-");
+  for (double seconds = 0.01; seconds < 1e12; seconds *= 1.07)
+    EXPECT_LE(short_duration(seconds).size(), 5u) << seconds;
+}
+
+TEST(Console, FactsAreAlignedAndBrokenWhereTheyReadBest) {
+  Facts facts;
+  facts.add("a", "short");
+  facts.add("memory",
+            "10 GiB: weights 1 GiB, gradients 1 GiB, moments 2 GiB, activations 5 GiB, scratch 1 GiB");
+  facts.add("long", std::string(100, 'x') + " y");
+  EXPECT_EQ(facts.str(1),
+            " a       short\n"
+            " memory  10 GiB: weights 1 GiB, gradients 1 GiB, moments 2 GiB,\n"
+            "         activations 5 GiB, scratch 1 GiB\n"
+            " long    " +
+                std::string(100, 'x') + " y\n");
+  Facts early;
+  early.add("", "a, " + std::string(60, 'b') + " " + std::string(20, 'c'));
+  EXPECT_EQ(early.str(), "  a, " + std::string(60, 'b') + "\n  " + std::string(20, 'c') + "\n")
+      << "a line is not broken after its first word";
+}
+
 TEST(Console, WidthCountsWhatIsSeen) {
   EXPECT_EQ(display_width("naïve"), 5u);
   EXPECT_EQ(display_width(styled("red", Style::red, true)), 3u);
