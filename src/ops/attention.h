@@ -22,7 +22,8 @@ constexpr std::string_view name_of(AttentionPath path) {
 }
 
 // All tensors of one floating type but lse, which is wide; T_q, T_k, B, H, K and D are at least 1, D may be
-// any width. No output may overlap an input. NaN and infinities in q, k, v reach the rows that see them.
+// any width. No output may overlap an input. NaN and infinities in q, k, v reach the rows that see them; in a
+// value they may reach rows before it too that are computed in one tile with such as see it (0 times NaN).
 // Raises when shapes or types disagree, when H is not a multiple of K, or when T_q > T_k.
 struct Attention {
   Tensor out;    // (B * T_q, H D)  overwritten
