@@ -450,6 +450,15 @@ class PageTest(unittest.TestCase):
         self.tick("grouped")
         self.assertEqual(self.see("panels[0].shown.curves.length"), 3)
 
+    def test_a_seed_without_validation_does_not_hide_the_others(self):
+        Run(config(100, seed=4), 4).event("start").train(100, every=1000).write(self.root / "seeds" / "a-none")
+        names = ["seeds/a-none", "seeds/seed-1", "seeds/seed-2"]
+        final = self.compare("partial.html", *names)["groups"][0]["final_validation_loss"]
+        self.browser.open((self.root / "partial.html").as_uri())
+        points = self.see("panels[0].shown.curves[0].points")
+        self.assertEqual(final["n"], 2)
+        self.assertAlmostEqual(points["y"][-1], final["mean"], delta=1e-6)
+
     # --- the page ---
 
     def test_light_dark_and_the_address(self):

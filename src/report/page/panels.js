@@ -63,16 +63,21 @@ function drawnLine(series, quantityOf, base) {
   return { ...lines[0], raw };
 }
 
+// A member that has no such rows takes no part in the mean of its group.
+function meanOfDrawn(curves) {
+  const drawn = curves.filter((curve) => curve.x.length > 0);
+  return drawn.length > 1 ? meanOf(drawn) : drawn[0] || curves[0];
+}
+
 function drawnPoints(series, base) {
-  const curves = series.members.map((run) => against(validationCurve(run), base));
-  return curves.length > 1 ? meanOf(curves) : curves[0];
+  return meanOfDrawn(series.members.map((run) => against(validationCurve(run), base)));
 }
 
 const kSkipped = { x: [], y: [] };
 
 function lossPanel() {
   const base = baselineMembers();
-  const mean = (curveOf) => (base.length > 1 ? meanOf(base.map(curveOf)) : curveOf(base[0]));
+  const mean = (curveOf) => meanOfDrawn(base.map(curveOf));
   const baseTrain = view.difference ? mean(trainCurve) : null;
   const baseValidation = view.difference ? mean(validationCurve) : null;
   const baseName = base.length > 1 ? "the baselines' mean" : baseline.name;
