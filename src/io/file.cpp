@@ -235,6 +235,10 @@ int64_t FileAppender::cut_torn_line() {
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view content) {
+  std::error_code ignored;
+  // A rename would fail on a directory, and take away a device or a pipe.
+  if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored))
+    fail(Exit::storage, "{}: this is not a regular file, and is left as it is", path.string());
   const std::filesystem::path temporary =
       directory_of(path) / fmt::format(".{}.tmp-{}", path.filename().string(), getpid());
   try {

@@ -67,9 +67,11 @@ Cell steps_cell(const Comparison& comparison, const Column& column) {
 Cell paired_cell(const Column& column) {
   const Spread& paired = column.paired;
   if (!paired.mean) return {paired.why, Cell::Kind::missing};
-  return {fmt::format("{:+.4f}", *paired.mean) +
-              (paired.deviation ? fmt::format(" ± {:.4f}", *paired.deviation) : ""),
-          Cell::Kind::value};
+  std::string text = fmt::format("{:+.4f}", *paired.mean);
+  if (paired.deviation) text += fmt::format(" ± {:.4f}", *paired.deviation);
+  if (const auto members = std::ssize(column.members); paired.n < members && members > 1)
+    text += fmt::format(" ({} of {})", paired.n, members);
+  return {std::move(text), Cell::Kind::value};
 }
 
 std::string count_text(std::optional<double> count) { return count ? short_count(*count) : ""; }
@@ -130,7 +132,8 @@ std::string paired_note(const Comparison& comparison) {
   return std::string(
              "Paired: the mean difference of the training losses on identical batches, over the last "
              "quarter of the common ones, ± its standard error") +
-         (seeds > 1 ? " over seeds." : " (of block means). Another seed would give another mean.");
+         (seeds > 1 ? " over seeds, of block means where there is one."
+                    : " (of block means). Another seed would give another mean.");
 }
 
 }  // namespace

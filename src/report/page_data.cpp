@@ -161,6 +161,8 @@ std::string_view name_of(Marker marker) {
       return "square";
     case Marker::triangle:
       return "triangle";
+    case Marker::down_triangle:
+      return "down_triangle";
     default:
       return "diamond";
   }

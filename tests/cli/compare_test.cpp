@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include "program.h"
 
 namespace keen::testing {
@@ -130,6 +132,12 @@ TEST(Compare, WritesThePageAndTheFiguresBesideTheTable) {
   EXPECT_NE(content_of(shell / "out/page.html").find("<!doctype html>"), std::string::npos);
   put(shell / "file", "");
   expect_error(shell.keen({"compare", "a", "--html", "file/page.html"}), 8, {"file"});
+  expect_error(shell.keen({"compare", "a", "--html", "out"}), 8, {"out", "not a regular file"});
+  // A pipe, as a device, is not replaced by a file.
+  const std::filesystem::path pipe = shell / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  expect_error(shell.keen({"compare", "a", "--html", "pipe"}), 8, {"pipe", "not a regular file"});
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
 }
 
 }  // namespace

@@ -309,7 +309,7 @@ TEST(PairedDifference, OfSeedsIsTakenSeedBySeed) {
   // The deviation of 0.1 and 0.3 is 0.1414; over sqrt(2).
   EXPECT_NEAR(*paired.deviation, 0.1, 1e-12);
   EXPECT_EQ(paired.n, 2);
-  EXPECT_EQ(row(comparison, "paired_difference"), (Texts{"baseline", "+0.2000 ± 0.1000"}));
+  EXPECT_EQ(row(comparison, "paired_difference"), (Texts{"baseline", "+0.2000 ± 0.1000 (2 of 3)"}));
   EXPECT_EQ(comparison.summaries[3].paired.partner, 1u);
   const Json json = comparison_json(comparison);
   EXPECT_EQ(json["runs"][3]["paired_difference"]["with"], "a2");

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "report/page_data.h"
 
@@ -210,6 +211,15 @@ TEST(Page, HoldsWhatTheRunsLogged) {
   ASSERT_EQ(s.size(), 12u);
   EXPECT_NEAR(s[3 * 2 + 1], attention[2].layers[1].s[1], 1e-7);
   EXPECT_TRUE(page.data["runs"][1]["attention"].is_null());
+}
+
+TEST(Page, FiveRunsHaveFiveMarkers) {
+  std::vector<RunRecord> runs;
+  for (const char* name : {"a", "b", "c", "d", "e"}) runs.push_back(made_up_run(name, 10));
+  const Page page(compare_runs(std::move(runs), 0, std::nullopt));
+  std::set<std::string> markers;
+  for (const Json& run : page.data["runs"]) markers.insert(run["look"]["marker"].get<std::string>());
+  EXPECT_EQ(markers, (std::set<std::string>{"circle", "square", "triangle", "diamond", "down_triangle"}));
 }
 
 TEST(Page, IsSmallForThreeLongRuns) {
