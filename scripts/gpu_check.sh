@@ -142,6 +142,9 @@ train() {
   shift 2
   local setting
   for setting in "$@"; do settings+=(--set "$setting"); done
+  # The emulator takes seconds for what a card does in microseconds.
+  $emulate && settings+=(--set model.context=32 --set model.layers=1 --set 'model.attention=ssmax'
+    --set batch.sequences=2 --set batch.micro_sequences=1)
   mkdir -p "$work/runs"
   cat >"$work/tiny.json" <<TEXT
 {
@@ -157,7 +160,7 @@ train() {
   "log": {"every": 50}
 }
 TEXT
-  "$keen" train "$work/tiny.json" --run-dir "$work/runs/$name" --set "stop_after=$steps" ${settings[@]+"${settings[@]}"}
+  "$keen" train "$work/tiny.json" --run-dir "$work/runs/$name" --set "schedule.stop_after=$steps" ${settings[@]+"${settings[@]}"}
 }
 fresh() { rm -rf "${@/#/$work/runs/}"; }
 steps() { $emulate && echo "$2" || echo "$1"; }
