@@ -216,13 +216,10 @@ class SampleCommand final : public Command {
   SampleReport draw_silently() {
     int64_t done = 0;
     Progress progress("sampling", std::ssize(options_.prompts) * options_.samples, "texts");
-    SampleReport report = sample_texts(checkpoint_, options_, [&](size_t, std::string_view, bool whole) {
-      if (whole) ++done;
-      progress.update(done);
+    return sample_texts(checkpoint_, options_, [&](size_t, std::string_view, bool whole) {
+      if (whole) progress.update(++done);
       return true;
     });
-    progress.finish();
-    return report;
   }
 
   Json json(const SampleReport& report) const {

@@ -88,8 +88,10 @@ std::string short_duration(double seconds) {
   const double days = seconds / 86400;
   if (days > 9999) return ">27y";
   const auto s = static_cast<int64_t>(std::llround(seconds));
-  if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
-  if (s < 86400) return fmt::format("{}h{:02}m", s / 3600, s % 3600 / 60);
+  if (s < 600) return fmt::format("{}m{:02}s", s / 60, s % 60);
+  if (s < 3570) return fmt::format("{:.0f}m", seconds / 60);
+  if (s < 36000) return fmt::format("{}h{:02}m", s / 3600, s % 3600 / 60);
+  if (s < 86220) return fmt::format("{:.1f}h", seconds / 3600);
   return days < 9.99 ? fmt::format("{}d{:02}h", s / 86400, s % 86400 / 3600) : fmt::format("{:.0f}d", days);
 }
 

@@ -32,7 +32,8 @@ std::string short_bytes(int64_t bytes);
 // At most two units: "0.3 s", "42 s", "3 min 05 s", "2 h 14 min", "3 d 04 h". "-" when negative or not
 // finite.
 std::string duration(double seconds);
-// The same in at most 5 characters, where columns are few: "0.3s", "42s", "3m05s", "2h14m", "3d04h", "12d".
+// The same in at most 5 characters, where columns are few: "0.3s", "42s", "3m05s", "42m", "2h14m", "17.5h",
+// "3d04h", "12d".
 std::string short_duration(double seconds);
 
 // True when `stream` is a terminal, and neither NO_COLOR nor TERM=dumb speaks against colour.

@@ -150,7 +150,7 @@ std::vector<double> values_of(const StoredTensor& tensor) {
 // and largest value.
 std::string row_scale_table(const std::vector<NamedNumbers>& list, const std::string& which, Json& json,
                             const InspectOptions& options) {
-  constexpr size_t kHeadsInLine = 10, kMostLayers = 24;
+  constexpr size_t kHeadsInLine = 8, kMostLayers = 24;
   std::map<int64_t, std::vector<double>> layers;
   size_t heads = 0;
   for (const NamedNumbers& each : list) {

@@ -196,7 +196,8 @@ Inspection inspect_tokenizer(const fs::path& path, const InspectOptions& options
   const Tokenizer tokenizer(path);
   std::vector<std::string> pieces;
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    pieces.push_back(tokenizer.decode({&id, 1}));
+    const std::string piece = tokenizer.decode({&id, 1});
+    pieces.push_back(piece == "\xef\xbf\xbd" ? "" : piece);  // the unknown piece is none
   }
   // Long pieces show best what the vocabulary was trained on.
   std::vector<size_t> order(pieces.size());

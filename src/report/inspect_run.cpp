@@ -157,7 +157,7 @@ class RunInspector {
                  fmt::format(
                      "{}{}", duration(*run_.elapsed_s),
                      run_.tokens_per_s ? fmt::format(", {} tokens/s", short_count(*run_.tokens_per_s)) : ""));
-    json["step"] = run_.steps ? Json(*run_.steps) : Json(nullptr);
+    json["steps"] = run_.steps ? Json(*run_.steps) : Json(nullptr);
     json["planned_steps"] = run_.planned_steps ? Json(*run_.planned_steps) : Json(nullptr);
     json["tokens"] = run_.tokens ? Json(*run_.tokens) : Json(nullptr);
     json["elapsed_s"] = number_or_null(run_.elapsed_s);

@@ -32,7 +32,8 @@ class Shell {
   const TemporaryDirectory& tmp() const { return tmp_; }
   std::filesystem::path operator/(const std::string& name) const { return tmp_ / name; }
 
-  // keen ARGUMENTS..., with no input, its output going to files. `environment` has NAME=VALUE entries to add.
+  // keen ARGUMENTS..., with no input unless input_from says otherwise, its output going to files.
+  // `environment` has NAME=VALUE entries to add.
   Outcome keen(std::vector<std::string> arguments, const std::vector<std::string>& environment = {}) const {
     const pid_t child = start(std::move(arguments), environment);
     return wait(child);
@@ -49,7 +50,7 @@ class Shell {
     setenv("OMP_NUM_THREADS", "1", 0);  // tests run beside each other, and their models are tiny
     for (const std::string& entry : environment) putenv(const_cast<char*>(entry.c_str()));
     if (chdir(tmp_.path().c_str()) != 0) _exit(126);
-    redirect("/dev/null", O_RDONLY, 0);
+    redirect(in_, O_RDONLY, 0);
     redirect(out_, O_WRONLY | O_CREAT | O_TRUNC, 1);
     redirect(err_, O_WRONLY | O_CREAT | O_TRUNC, 2);
     execv(argv[0], argv.data());
@@ -66,6 +67,8 @@ class Shell {
     return outcome;
   }
 
+  // Standard input comes from this file from now on.
+  void input_from(const std::string& path) { in_ = path; }
   // Standard output, or error, goes to this file (a name in the directory, or an absolute path) from now on.
   void output_to(const std::string& path) { out_ = path; }
   void errors_to(const std::string& path) { err_ = path; }
@@ -78,7 +81,7 @@ class Shell {
   }
 
   TemporaryDirectory tmp_;
-  std::string out_ = ".out", err_ = ".err";
+  std::string in_ = "/dev/null", out_ = ".out", err_ = ".err";
 };
 
 // Nothing looks like a crash.

@@ -51,7 +51,8 @@ TEST(Console, ShortDurationsHaveFiveCharacters) {
   EXPECT_EQ(short_duration(0.3), "0.3s");
   EXPECT_EQ(short_duration(59.6), "1m00s");
   EXPECT_EQ(short_duration(185), "3m05s");
-  EXPECT_EQ(short_duration(3599.7), "1h00m");
+  EXPECT_EQ(short_duration(2521), "42m");
+  EXPECT_EQ(short_duration(63000), "17.5h");
   EXPECT_EQ(short_duration(8040), "2h14m");
   EXPECT_EQ(short_duration(3 * 86400 + 4 * 3600), "3d04h");
   EXPECT_EQ(short_duration(92 * 86400), "92d");

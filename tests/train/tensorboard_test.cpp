@@ -281,7 +281,7 @@ TEST(TensorBoardRun, HasEveryRowAndAFileForEachPartOfTheRun) {
   ASSERT_EQ(metrics.train.size(), 20u);
   EXPECT_EQ(train.size(), 20u);
   for (const TrainRow& row : metrics.train)
-    EXPECT_EQ(train[row.step], static_cast<float>(row.loss)) << row.step;
+    EXPECT_FLOAT_EQ(train[row.step], static_cast<float>(row.loss)) << row.step;
   EXPECT_EQ(validation.size(), metrics.validation.size());
   for (const ValidationRow& row : metrics.validation)
     EXPECT_EQ(validation[row.step], static_cast<float>(row.loss)) << row.step;
