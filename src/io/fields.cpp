@@ -296,6 +296,8 @@ void Fields::set(const std::string& assignment) {
 }
 
 void Fields::unknown(const std::string& key, const Json& value, const Found& from) {
+  if (const std::string meant = keys_called(key); !meant.empty())
+    return report(key, value, from, fmt::format("unknown key; did you mean {}?", meant));
   const std::string nearest = nearest_key(key);
   if (nearest.empty())
     return report(key, value, from, "unknown key; keen train --help-config lists all keys");
@@ -309,6 +311,14 @@ void Fields::unknown(const std::string& key, const Json& value, const Found& fro
     if (last_part(field.key) == last_part(key)) namesakes += (namesakes.empty() ? "" : " or ") + field.key;
   report(key, value, from,
          fmt::format("unknown key here; did you mean {}?", namesakes.empty() ? nearest : namesakes));
+}
+
+std::string Fields::keys_called(const std::string& key) const {
+  std::string keys;
+  for (const Field& field : list_)
+    if (std::find(field.synonyms.begin(), field.synonyms.end(), last_part(key)) != field.synonyms.end())
+      keys += (keys.empty() ? "" : " or ") + field.key;
+  return keys;
 }
 
 std::string Fields::nearest_key(const std::string& key) const {

@@ -51,12 +51,17 @@ class Fields {
     std::string absent;  // what an absent key stands for, in words, where that is not the value in the struct
     bool fixed = false;  // may not change when a run is resumed
     bool required = false;
+    // What others call it: who writes such a key is told this one.
+    std::vector<std::string_view> synonyms;
     std::function<Refusal(const Json&)> read;  // assigns only a valid value
     std::function<Json()> write;
     std::function<void()> derive;  // gives an absent (or null) key its value, from the values of other keys
 
     Field& fix() { return fixed = true, *this; }
     Field& require() { return required = true, *this; }
+    Field& also_called(std::initializer_list<std::string_view> names) {
+      return synonyms.assign(names), *this;
+    }
     Field& when_absent(std::string rule, std::function<void()> rule_body) {
       absent = std::move(rule);
       derive = std::move(rule_body);
@@ -143,6 +148,8 @@ class Fields {
   void take(Field& field, const Json& value, const Found& from);
   void unknown(const std::string& key, const Json& value, const Found& from);
   void report(const std::string& key, const Json& value, const Found& from, const std::string& what);
+  // The known keys, "a or b", that others call by the last part of `key`; empty when nobody does.
+  std::string keys_called(const std::string& key) const;
   // The known key that is fewest edits away; empty when all are another word altogether.
   std::string nearest_key(const std::string& key) const;
 

@@ -313,29 +313,40 @@ Json write_attention(const std::vector<LayerAttention>& layers, int64_t context)
 
 void ModelConfig::fields(Fields& f) {
   // The upper ends keep every product of sizes inside 64 bits; token ids are 32 bits.
-  f.integer("vocab_size", vocab_size, between<int64_t>(2, INT32_MAX), "number of token ids");
-  f.integer("context", context, between<int64_t>(1, 1 << 24), "tokens per sequence in training");
-  f.integer("layers", layers, between<int64_t>(1, 4096), "number of blocks");
-  f.integer("width", width, between<int64_t>(2, 1 << 20), "width of the residual stream");
+  f.integer("vocab_size", vocab_size, between<int64_t>(2, INT32_MAX), "number of token ids")
+      .also_called({"n_vocab", "padded_vocab_size"});
+  f.integer("context", context, between<int64_t>(1, 1 << 24), "tokens per sequence in training")
+      .also_called({"block_size", "seq_len", "sequence_length", "context_length", "max_seq_len", "n_ctx",
+                    "n_positions", "max_position_embeddings"});
+  f.integer("layers", layers, between<int64_t>(1, 4096), "number of blocks")
+      .also_called({"n_layer", "n_layers", "num_layers", "num_hidden_layers", "depth"});
+  f.integer("width", width, between<int64_t>(2, 1 << 20), "width of the residual stream")
+      .also_called({"n_embd", "d_model", "hidden_size", "embed_dim", "dim"});
   f.integer("heads", heads, between<int64_t>(1, 1 << 16),
-            "query heads per layer; width / heads is the head width");
+            "query heads per layer; width / heads is the head width")
+      .also_called({"n_head", "n_heads", "num_heads", "num_attention_heads"});
   f.integer("kv_heads", kv_heads, between<int64_t>(1, 1 << 16),
             "key and value heads per layer; a divisor of heads")
-      .when_absent("heads", [this] { kv_heads = heads; });
+      .when_absent("heads", [this] { kv_heads = heads; })
+      .also_called({"n_kv_head", "n_kv_heads", "num_kv_heads", "num_key_value_heads"});
   f.integer("mlp_width", mlp_width, between<int64_t>(1, 1 << 22), "hidden width of the MLP")
       .when_absent("8/3 width rounded up to a multiple of 64 for swiglu, 4 width for gelu",
-                   [this] { mlp_width = default_mlp_width(mlp, width); });
+                   [this] { mlp_width = default_mlp_width(mlp, width); })
+      .also_called({"intermediate_size", "d_ff", "ffn_dim", "n_inner"});
   f.choice("norm", norm, kNormNames, "normalization before attention, before the MLP and before the head");
   f.choice("mlp", mlp, kMlpNames, "MLP of a block; swiglu is gated and has three matrices");
   f.choice("position", position, kPositionNames,
            "how positions enter: rotated queries and keys, a table, or not");
-  f.number("rope_theta", rope_theta, above(0.0), "base of the RoPE frequencies");
+  f.number("rope_theta", rope_theta, above(0.0), "base of the RoPE frequencies")
+      .also_called({"rope_base", "theta"});
   f.number("rope_fraction", rope_fraction, {.low = 0, .high = 1, .low_open = true},
            "part of the frequencies that rotates, the fastest first (p-RoPE)");
   f.flag("bias", bias, "biases in linear layers and LayerNorm");
-  f.flag("tie_embeddings", tie_embeddings, "the head uses the token embedding's weight");
+  f.flag("tie_embeddings", tie_embeddings, "the head uses the token embedding's weight")
+      .also_called({"tie_word_embeddings", "tied", "weight_tying"});
   f.flag("qk_norm", qk_norm, "RMSNorm of queries and keys per head, before RoPE");
-  f.number("norm_eps", norm_eps, above(0.0), "added to the variance under the root of a norm");
+  f.number("norm_eps", norm_eps, above(0.0), "added to the variance under the root of a norm")
+      .also_called({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"});
   f.custom(
       "attention", "softmax", kAttentionForms, "softmax or SSMax, per layer",
       [this, &f](const Json& value) {

@@ -41,9 +41,11 @@ void BatchConfig::fields(Fields& f) {
   const auto size = between<int64_t>(1, 1 << 24);
   f.integer("sequences", sequences, size,
             "sequences per update over all ranks; a multiple of micro_sequences x ranks")
-      .fix();
+      .fix()
+      .also_called({"batch_size", "global_batch_size", "total_batch_size"});
   f.integer("micro_sequences", micro_sequences, size,
-            "sequences per forward and backward on one rank; sets memory");
+            "sequences per forward and backward on one rank; sets memory")
+      .also_called({"micro_batch_size", "micro_batch", "device_batch_size", "batch_size"});
   f.check([this, &f] {
     f.demand(
         sequences % micro_sequences == 0, {"micro_sequences", "sequences"},
@@ -56,21 +58,26 @@ void BatchConfig::fields(Fields& f) {
 
 void OptimizerConfig::fields(Fields& f) {
   const Range<double> decay = {.low = 0, .high = 1, .high_open = true};
-  f.number("lr", lr, at_least(0.0), "peak learning rate of AdamW");
+  f.number("lr", lr, at_least(0.0), "peak learning rate of AdamW")
+      .also_called({"learning_rate", "max_lr", "peak_lr"});
   f.number("beta1", beta1, decay, "decay of the average of gradients");
   f.number("beta2", beta2, decay, "decay of the average of squared gradients");
   f.number("eps", eps, above(0.0), "added to the root of the second average");
-  f.number("weight_decay", weight_decay, at_least(0.0), "decoupled, on matrices and embeddings only");
-  f.number("grad_clip", grad_clip, at_least(0.0), "limit of the global gradient norm; 0: no clipping");
+  f.number("weight_decay", weight_decay, at_least(0.0), "decoupled, on matrices and embeddings only")
+      .also_called({"wd"});
+  f.number("grad_clip", grad_clip, at_least(0.0), "limit of the global gradient norm; 0: no clipping")
+      .also_called({"max_grad_norm", "gradient_clip", "gradient_clipping", "clip"});
 }
 
 void ScheduleConfig::fields(Fields& f) {
   const auto steps_range = between<int64_t>(1, kMostSteps);
   f.choice("kind", kind, kScheduleNames, "learning rate after the warm-up").fix();
-  f.integer("steps", steps, steps_range, "updates of the whole run");
+  f.integer("steps", steps, steps_range, "updates of the whole run")
+      .also_called({"max_steps", "total_steps", "num_steps", "max_iters", "num_iterations", "iterations"});
   f.integer("warmup_steps", warmup_steps, between<int64_t>(0, kMostSteps),
             "updates until lr is reached, linearly")
-      .fix();
+      .fix()
+      .also_called({"warmup", "warmup_iters", "num_warmup_steps"});
   f.number("final_lr_fraction", final_lr_fraction, between(0.0, 1.0), "lr at the last step, as a part of lr")
       .fix();
   f.number("decay_fraction", decay_fraction, between(0.0, 1.0), "part of steps in which wsd decays").fix();
@@ -79,13 +86,15 @@ void ScheduleConfig::fields(Fields& f) {
 }
 
 void EvaluateConfig::fields(Fields& f) {
-  f.integer("every", every, between<int64_t>(0, kMostSteps), "steps between evaluations; 0: never");
+  f.integer("every", every, between<int64_t>(0, kMostSteps), "steps between evaluations; 0: never")
+      .also_called({"eval_every", "eval_interval", "eval_steps", "val_every"});
   f.integer("batches", batches, between<int64_t>(1, kMostSteps),
             "groups of micro_sequences windows per evaluation");
 }
 
 void CheckpointConfig::fields(Fields& f) {
-  f.integer("every", every, between<int64_t>(0, kMostSteps), "steps between checkpoints; 0: only at the end");
+  f.integer("every", every, between<int64_t>(0, kMostSteps), "steps between checkpoints; 0: only at the end")
+      .also_called({"save_every", "save_interval", "save_steps", "checkpoint_every"});
   f.integer("keep", keep, between<int64_t>(1, kMostSteps), "newest checkpoints that pruning leaves");
   f.integers("keep_steps", keep_steps, between<int64_t>(1, kMostSteps),
              "steps whose checkpoints are never pruned");
@@ -93,13 +102,15 @@ void CheckpointConfig::fields(Fields& f) {
 
 void LogConfig::fields(Fields& f) {
   f.integer("every", every, between<int64_t>(1, kMostSteps),
-            "steps between console lines; metrics.jsonl has a row for every step");
+            "steps between console lines; metrics.jsonl has a row for every step")
+      .also_called({"log_every", "log_interval", "logging_steps"});
   f.flag("tensorboard", tensorboard,
          "also write event files into the run directory: tensorboard --logdir runs");
 }
 
 void InitConfig::fields(Fields& f) {
-  f.text("from", from, "a checkpoint or run directory", "parent: the run starts as a fork of it");
+  f.text("from", from, "a checkpoint or run directory", "parent: the run starts as a fork of it")
+      .also_called({"init_from", "load_from", "pretrained"});
   f.choice("optimizer", optimizer, kKeepOrResetNames, "the parent's optimizer state");
   f.choice("step", step, kKeepOrResetNames, "keep: schedule and data order go on where the parent stood");
 }
@@ -114,10 +125,13 @@ void ParallelConfig::fields(Fields& f) {
 void RunConfig::fields(Fields& f) {
   f.text("name", name, "a name for a directory (no /, no leading dot)", "the run directory is runs/NAME")
       .when_absent("the name of the file without .json", [] {});
-  f.integer("seed", seed, at_least<int64_t>(0), "of initial weights and data order").fix();
+  f.integer("seed", seed, at_least<int64_t>(0), "of initial weights and data order")
+      .fix()
+      .also_called({"random_seed"});
   f.choice("device", device, kDeviceNames, "auto: CUDA where it is built and present");
   f.choice("precision", precision, kPrecisionNames,
-           "of activations; auto: bf16 where the device is fast at it");
+           "of activations; auto: bf16 where the device is fast at it")
+      .also_called({"dtype", "mixed_precision"});
   f.section("model", model, true);
   f.section("data", data);
   f.section("batch", batch);
@@ -133,7 +147,8 @@ void RunConfig::fields(Fields& f) {
   f.flag("deterministic", deterministic,
          "bit-identical repetition on CUDA, which costs speed; the CPU always is");
   f.choice("recompute", recompute, kRecomputeNames,
-           "block: activations are computed again in backward, to save memory");
+           "block: activations are computed again in backward, to save memory")
+      .also_called({"activation_checkpointing", "gradient_checkpointing"});
   f.choice("attention_path", attention_path, kAttentionPathNames, "attention kernel; cudnn needs CUDA");
   f.flag("time_gemms", time_gemms,
          "on CUDA, time the matrix library's algorithms once a shape, and remember the fastest");

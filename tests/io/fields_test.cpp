@@ -15,7 +15,7 @@ struct Inner {
   int64_t count = 3, twice = 6;
   void fields(Fields& f) {
     f.number("rate", rate, {.low = 0, .high = 1, .low_open = true}, "how fast");
-    f.integer("count", count, between<int64_t>(1, 100), "how many").fix();
+    f.integer("count", count, between<int64_t>(1, 100), "how many").fix().also_called({"number", "num"});
     f.integer("twice", twice, at_least<int64_t>(1), "two for each").when_absent("2 count", [this] {
       twice = 2 * count;
     });
@@ -38,7 +38,7 @@ struct Outer {
     f.flag("on", on, "a switch");
     f.text("path", path, "a path", "where").require();
     f.text("other", other, "a path", "where else");
-    f.integer("limit", limit, at_least<int64_t>(0), "an end");
+    f.integer("limit", limit, at_least<int64_t>(0), "an end").also_called({"number"});
     f.integers("list", list, at_least<int64_t>(0), "some");
     f.choice("color", color, kColorNames, "of it");
     f.section("inner", inner);
@@ -141,6 +141,16 @@ TEST(Fields, FindsTheNearestKeyAlsoAtAnotherLevel) {
     EXPECT_EQ(one(fmt::format("\"{}\": 1", far)),
               fmt::format("f.json: {} = 1: unknown key; keen train --help-config lists all keys", far));
   EXPECT_LT(one("\"" + std::string(100'000, 'k') + "\": 1").size(), 1000u);
+}
+
+TEST(Fields, KnowsWhatOthersCallAKey) {
+  const auto one = [](const std::string& item) { return error_of(R"({"path": "p", )" + item + "}"); };
+  EXPECT_EQ(one(R"("num": 1)"), "f.json: num = 1: unknown key; did you mean inner.count?");
+  EXPECT_EQ(one(R"("inner": {"num": 1})"), "f.json: inner.num = 1: unknown key; did you mean inner.count?");
+  EXPECT_EQ(one(R"("any": {"num": 1})").find("inner.count"), std::string::npos) << "any is what is unknown";
+  EXPECT_EQ(one(R"("number": 1)"), "f.json: number = 1: unknown key; did you mean limit or inner.count?");
+  EXPECT_EQ(error_of(R"({"path": "p"})", {"train.num=4"}),
+            "--set train.num=4: unknown key; did you mean inner.count?");
 }
 
 TEST(Fields, SetTakesJsonOrText) {

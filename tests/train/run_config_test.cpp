@@ -157,6 +157,30 @@ TEST(RunConfig, ErrorsAreListedAtOnceWithFileOrFlag) {
       "micro_sequences are 1, 2, 3, 4, 6, 12; or sequences 8 or 16");
 }
 
+TEST(RunConfig, KeysOfOtherTrainersAreTranslated) {
+  for (const auto& [key, meant] : std::vector<std::pair<std::string, std::string>>{
+           {"learning_rate", "optimizer.lr"},
+           {"optimizer.learning_rate", "optimizer.lr"},
+           {"n_layer", "model.layers"},
+           {"model.hidden_size", "model.width"},
+           {"block_size", "model.context"},
+           {"batch_size", "batch.sequences or batch.micro_sequences"},
+           {"max_steps", "schedule.steps"}})
+    EXPECT_EQ(error_of(kLeast, {key + "=1"}),
+              fmt::format("--set {}=1: unknown key; did you mean {}?", key, meant));
+}
+
+// What others call a key is no key of ours, or it would never be looked up.
+TEST(RunConfig, NoSynonymIsAKey) {
+  RunConfig config;
+  Fields fields;
+  config.fields(fields);
+  for (const Fields::Field& field : fields.list())
+    for (const std::string_view synonym : field.synonyms)
+      for (const Fields::Field& other : fields.list())
+        EXPECT_NE(other.key.substr(other.key.rfind('.') + 1), synonym) << field.key;
+}
+
 TEST(RunConfig, AKeyAtAnotherLevelIsFound) {
   EXPECT_NE(error_of(R"({"every": 1})").find("did you mean evaluate.every or checkpoint.every or log.every?"),
             std::string::npos);
