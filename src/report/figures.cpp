@@ -66,7 +66,7 @@ void note_cut(Chart& chart, const std::vector<Curve>& curves, Extent y) {
   double highest = -INFINITY;
   for (const double value : values_of(curves))
     if (std::isfinite(value)) highest = std::max(highest, value);
-  if (highest > y.high) chart.note(fmt::format("values up to {:.4g} lie above", highest));
+  if (highest > y.high) chart.note(fmt::format("up to {:.4g} above", highest));
 }
 
 // Markers at points of a curve: at all, or evenly at some of many.
@@ -249,7 +249,7 @@ std::string difference_to_baseline(const Comparison& comparison, Measure measure
   for (size_t i = 0; i < looks.size(); ++i) draw_markers(chart, validation[i], looks[i], 100);
   chart.note(fmt::format("lines: training, smoothed over {}", amount_text(measure, scale)));
   chart.note("markers: validation");
-  if (!beyond.empty()) chart.note("where the baseline never came: " + beyond);
+  if (!beyond.empty()) chart.note("beyond the baseline: " + beyond);
   return chart.svg.str();
 }
 

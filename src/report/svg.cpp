@@ -57,7 +57,7 @@ std::string xml_escaped(std::string_view text) {
 }
 
 double text_width(std::string_view text, double size) {
-  return 0.58 * size * static_cast<double>(display_width(text));
+  return 0.54 * size * static_cast<double>(display_width(text));
 }
 
 Svg::Svg(double width, double height, std::string_view title)
