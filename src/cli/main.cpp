@@ -27,7 +27,7 @@ int report(Exit exit, std::string_view message) {
   const bool colour = keen::colour_wanted(stderr);
   const std::string head =
       exit == Exit::stopped ? "" : keen::styled("error:", keen::Style::red, colour) + " ";
-  keen::write_err(fmt::format("keen: {}{}\n", head, message));
+  keen::write_err(fmt::format("{}keen: {}{}\n", keen::clear_line(stderr), head, message));
   return static_cast<int>(exit);
 }
 
