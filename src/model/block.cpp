@@ -252,14 +252,12 @@ void block_backward(Context& ctx, const Block& block, const Pass& pass, const Bl
   dense_backward(ctx, block.down, dact, dx, a.act);
   activation_backward(ctx, block, dup, dact, a.up);
   dense_backward(ctx, block.up, dbranch, dup, a.norm2);
-  norm_backward(ctx, block.norm2, dbranch, a.stats2, dbranch, a.mid);
-  ops::add(ctx, dx, dx, dbranch);
+  norm_backward(ctx, block.norm2, dx, a.stats2, dbranch, a.mid, dx);
 
   dense_backward(ctx, block.proj, dattn, dx, a.attn);
   attention_backward(ctx, block, pass, a, dqkv, dattn);
   dense_backward(ctx, block.qkv, dbranch, dqkv, a.norm1);
-  norm_backward(ctx, block.norm1, dbranch, a.stats1, dbranch, a.x);
-  ops::add(ctx, dx, dx, dbranch);
+  norm_backward(ctx, block.norm1, dx, a.stats1, dbranch, a.x, dx);
 }
 
 }  // namespace keen

@@ -34,11 +34,12 @@ void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& sta
 }
 
 void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& stats, ConstTensor dy,
-                   ConstTensor x) {
+                   ConstTensor x, ConstTensor dresidual) {
   const Param& w = *norm.weight;
   if (norm.kind == NormKind::rmsnorm)
     return ops::rmsnorm_backward(
-        ctx, {.dx = dx, .dw = w.grad, .dy = dy, .x = x, .w = w.value, .rstd = stats.rstd});
+        ctx,
+        {.dx = dx, .dw = w.grad, .dy = dy, .x = x, .w = w.value, .rstd = stats.rstd, .dresidual = dresidual});
   ops::layernorm_backward(ctx, {.dx = dx,
                                 .dw = w.grad,
                                 .dbias = grad_of(norm.bias),
@@ -46,7 +47,8 @@ void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& s
                                 .x = x,
                                 .w = w.value,
                                 .mean = stats.mean,
-                                .rstd = stats.rstd});
+                                .rstd = stats.rstd,
+                                .dresidual = dresidual});
 }
 
 Dense make_dense(Params& params, const ModelConfig& config, const std::string& name, int64_t O, int64_t I,

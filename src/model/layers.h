@@ -22,9 +22,10 @@ Norm make_norm(Params& params, const ModelConfig& config, const std::string& nam
 NormStats take_norm_stats(const Norm& norm, int64_t N, DType dtype, Arena& arena);
 // y = norm(x), (N, C); overwrites y and the statistics.
 void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& stats, ConstTensor x);
-// dx = gradient of x, overwritten, may alias dy; adds to the gradients of weight and bias.
+// dx = gradient of x, overwritten: what comes through the norm, and dresidual (N, C), what reaches x past it.
+// May alias dy or dresidual. Adds to the gradients of weight and bias.
 void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& stats, ConstTensor dy,
-                   ConstTensor x);
+                   ConstTensor x, ConstTensor dresidual = {});
 
 struct Dense {
   Param* weight = nullptr;  // (O, I)

@@ -34,10 +34,11 @@ Moments<Wide<T>> layernorm_row(T* y, const T* x, const Wide<T>* w, const Wide<T>
   return {mean, rstd};
 }
 
-// One row backward: overwrites dx, adds to dw, and to dbias unless it is null. dx may alias dy.
+// One row backward: overwrites dx, adds to dw, and to dbias unless it is null. dx may alias dy or past, which
+// may be null: 0.
 template <class T>
 void layernorm_row_backward(T* dx, Wide<T>* dw, Wide<T>* dbias, const T* dy, const T* x, const Wide<T>* w,
-                            Moments<Wide<T>> at, int64_t C) {
+                            Moments<Wide<T>> at, int64_t C, const T* past) {
   using W = Wide<T>;
   W sum = 0, along = 0;
 #pragma omp simd reduction(+ : sum, along)
@@ -52,6 +53,14 @@ void layernorm_row_backward(T* dx, Wide<T>* dw, Wide<T>* dbias, const T* dy, con
     for (int64_t c = 0; c < C; ++c) dbias[c] += W(dy[c]);
   }
   const W mean_g = sum / W(C), mean_gz = along / W(C);
+  if (past != nullptr) {
+#pragma omp simd
+    for (int64_t c = 0; c < C; ++c) {
+      const W z = (W(x[c]) - at.mean) * at.rstd;
+      dx[c] = T(W(past[c]) + at.rstd * (W(dy[c]) * w[c] - mean_g - z * mean_gz));
+    }
+    return;
+  }
 #pragma omp simd
   for (int64_t c = 0; c < C; ++c) {
     const W z = (W(x[c]) - at.mean) * at.rstd;
@@ -77,6 +86,7 @@ void layernorm_backward(Context& ctx, const LayerNormBackward& args) {
   const DType dtype = args.x.dtype;
   expect(args.dx, args.x.shape, dtype, "layernorm_backward: dx (N, C)");
   expect(args.dy, args.x.shape, dtype, "layernorm_backward: dy (N, C)");
+  if (args.dresidual) expect(args.dresidual, args.x.shape, dtype, "layernorm_backward: dresidual (N, C)");
   expect(args.dw, {C}, wide(dtype), "layernorm_backward: dw (C)");
   if (args.dbias) expect(args.dbias, {C}, wide(dtype), "layernorm_backward: dbias (C)");
   expect(args.w, {C}, wide(dtype), "layernorm_backward: w (C)");
@@ -113,12 +123,13 @@ template <> void layernorm_backward_on<Device::cpu>(Context&, const LayerNormBac
     const bool biased = static_cast<bool>(args.dbias);
     T* dx = args.dx.as<T>();
     const T *dy = args.dy.as<T>(), *x = args.x.as<T>();
+    const T* past = args.dresidual ? args.dresidual.as<T>() : nullptr;
     const W *w = args.w.as<W>(), *mean = args.mean.as<W>(), *rstd = args.rstd.as<W>();
     sum_rows<W>(partial, args.x.shape[0], [=](int64_t begin, int64_t end, W* sums) {
       W* dbias = biased ? sums + C : nullptr;
       for (int64_t row = begin; row < end; ++row)
         layernorm_row_backward<T>(dx + row * C, sums, dbias, dy + row * C, x + row * C, w,
-                                  {mean[row], rstd[row]}, C);
+                                  {mean[row], rstd[row]}, C, past == nullptr ? nullptr : past + row * C);
     });
     add_partial_sums<W>(args.dw, partial, 0);
     if (biased) add_partial_sums<W>(args.dbias, partial, C);

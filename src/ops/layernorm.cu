@@ -25,6 +25,7 @@ void layernorm_backward_on<Device::cuda>(Context& ctx, const LayerNormBackward& 
                                       .partial = partial.as<float>(),
                                       .dy = args.dy.as<T>(),
                                       .x = args.x.as<T>(),
+                                      .dresidual = args.dresidual ? args.dresidual.as<T>() : nullptr,
                                       .w = args.w.as<float>(),
                                       .mean = args.mean.as<float>(),
                                       .rstd = args.rstd.as<float>(),

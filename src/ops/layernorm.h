@@ -18,18 +18,19 @@ struct LayerNorm {
 void layernorm(Context& ctx, const LayerNorm& args);
 
 struct LayerNormBackward {
-  Tensor dx;         // (N, C)  overwritten; may alias dy
-  Tensor dw;         // (C)     wide; added to
-  Tensor dbias;      // (C)     wide; added to; optional
-  ConstTensor dy;    // (N, C)
-  ConstTensor x;     // (N, C)
-  ConstTensor w;     // (C)
-  ConstTensor mean;  // (N)
-  ConstTensor rstd;  // (N)
+  Tensor dx;                // (N, C)  overwritten; may alias dy or dresidual
+  Tensor dw;                // (C)     wide; added to
+  Tensor dbias;             // (C)     wide; added to; optional
+  ConstTensor dy;           // (N, C)
+  ConstTensor x;            // (N, C)
+  ConstTensor w;            // (C)
+  ConstTensor mean;         // (N)
+  ConstTensor rstd;         // (N)
+  ConstTensor dresidual{};  // (N, C)  what reaches x past the norm; absent: 0
 };
-// With z = (x - mean) rstd: dx = rstd (dy w - mean(dy w) - z mean(dy w z)), dw += sum over rows of dy z,
-// dbias += sum over rows of dy: in chunks of rows that are added in order (ops/column_sums.h), so the bits do
-// not depend on the number of threads. Scratch: their partial sums.
+// With z = (x - mean) rstd: dx = dresidual + rstd (dy w - mean(dy w) - z mean(dy w z)), rounded once; dw +=
+// sum over rows of dy z, dbias += sum over rows of dy: in chunks of rows that are added in order
+// (ops/column_sums.h), so the bits do not depend on the number of threads. Scratch: their partial sums.
 void layernorm_backward(Context& ctx, const LayerNormBackward& args);
 
 // The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch, (chunks, C or 2C)

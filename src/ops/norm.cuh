@@ -23,8 +23,8 @@ template <class T> struct NormForward {
 
 template <class T> struct NormBackward {
   T* dx;
-  float* partial;  // (chunks, C or 2C): dw, then dbias if it is wanted
-  const T *dy, *x;
+  float* partial;               // (chunks, C or 2C): dw, then dbias if it is wanted
+  const T *dy, *x, *dresidual;  // dresidual: null where there is none
   const float *w, *mean, *rstd;
   RowChunks chunks;
   int64_t C;
@@ -127,6 +127,8 @@ template <class T, bool kCentered, bool kBias, bool kWarpPerRow, int kPacks>
 __global__ void __launch_bounds__(kWarpPerRow ? kWarpThreads : kMostThreads, 1)
     backward_kernel(NormBackward<T> a) {
   constexpr int kVec = RawPack<T>::kSize;
+  // dresidual is read with the rest, unless there are so many Packs that no registers are left for it.
+  constexpr bool kEarly = kPacks <= 4;
   using Threads = Team<kWarpPerRow>;
   const int rank = Threads::rank(), size = Threads::size(), packs = static_cast<int>(a.C / kVec);
   const int64_t begin = blockIdx.x * a.chunks.length, end = std::min(begin + a.chunks.length, a.chunks.N);
@@ -134,13 +136,15 @@ __global__ void __launch_bounds__(kWarpPerRow ? kWarpThreads : kMostThreads, 1)
   float dw[kPacks][kVec] = {}, dbias[kBias ? kPacks : 1][kVec] = {};
 
   for (int64_t row = begin + Threads::index(); row < end; row += Threads::count()) {
-    RawPack<T> x[kPacks], dy[kPacks];
+    RawPack<T> x[kPacks], dy[kPacks], past[kEarly ? kPacks : 1];
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
       const int c = (rank + p * size) * kVec;
       if (c >= a.C) continue;
       x[p].load(a.x + row * a.C + c);
       dy[p].load(a.dy + row * a.C + c);
+      if constexpr (kEarly)
+        if (a.dresidual != nullptr) past[p].load(a.dresidual + row * a.C + c);
     }
     const float rstd = a.rstd[row], mean = kCentered ? a.mean[row] : 0.0f;
     float sum = 0, along = 0;
@@ -171,6 +175,13 @@ __global__ void __launch_bounds__(kWarpPerRow ? kWarpThreads : kMostThreads, 1)
         const float z = (x[p][i] - mean) * rstd;
         dx[i] = rstd * (dy[p][i] * w[i] - mean_g - z * mean_gz);
       }
+      RawPack<T> skipped;
+      if constexpr (kEarly)
+        skipped = past[p];
+      else if (a.dresidual != nullptr)
+        skipped.load(a.dresidual + row * a.C + c);
+#pragma unroll
+      for (int i = 0; i < kVec; ++i) dx[i] += skipped[i];  // zero where there is none
       store<kVec>(a.dx + row * a.C + c, dx);
     }
   }
@@ -225,8 +236,9 @@ __global__ void __launch_bounds__(kAnyThreads) any_backward_kernel(NormBackward<
     const float mean_g = kCentered ? cuda::block_sum(sum) / width : 0.0f;
     for (int64_t c = threadIdx.x; c < a.C; c += kAnyThreads) {
       const float z = (cuda::to_float(x[c]) - mean) * rstd;
+      const float past = a.dresidual == nullptr ? 0.0f : cuda::to_float(a.dresidual[row * a.C + c]);
       a.dx[row * a.C + c] =
-          cuda::from_float<T>(rstd * (cuda::to_float(dy[c]) * a.w[c] - mean_g - z * mean_gz));
+          cuda::from_float<T>(past + rstd * (cuda::to_float(dy[c]) * a.w[c] - mean_g - z * mean_gz));
     }
   }
 }
@@ -268,7 +280,7 @@ template <bool kCentered, class T> void norm_forward(Context& ctx, const NormFor
 // Leaves dw (and with kBias dbias) in a.partial, a row a chunk.
 template <bool kCentered, bool kBias, class T> void norm_backward(Context& ctx, const NormBackward<T>& a) {
   if (a.chunks.count == 0) return;
-  const bool packed = cuda::packable<T>(a.C, a.dx, a.dy, a.x) && cuda::packable<float>(0, a.w);
+  const bool packed = cuda::packable<T>(a.C, a.dx, a.dy, a.x, a.dresidual) && cuda::packable<float>(0, a.w);
   const auto run = [&]<bool kWarpPerRow, int kPacks>(int threads) {
     cuda::launch(ctx, norm::backward_kernel<T, kCentered, kBias, kWarpPerRow, kPacks>,
                  cuda::grid_of(a.chunks.count), threads,

@@ -22,6 +22,7 @@ void rmsnorm_backward(Context& ctx, const RmsNormBackward& args) {
   const DType dtype = args.x.dtype;
   expect(args.dx, args.x.shape, dtype, "rmsnorm_backward: dx (N, C)");
   expect(args.dy, args.x.shape, dtype, "rmsnorm_backward: dy (N, C)");
+  if (args.dresidual) expect(args.dresidual, args.x.shape, dtype, "rmsnorm_backward: dresidual (N, C)");
   expect(args.dw, {C}, wide(dtype), "rmsnorm_backward: dw (C)");
   expect(args.w, {C}, wide(dtype), "rmsnorm_backward: w (C)");
   expect(args.rstd, {N}, wide(dtype), "rmsnorm_backward: rstd (N)");
@@ -53,10 +54,12 @@ template <> void rmsnorm_backward_on<Device::cpu>(Context&, const RmsNormBackwar
     const int64_t C = width;
     T* dx = args.dx.as<T>();
     const T *dy = args.dy.as<T>(), *x = args.x.as<T>();
+    const T* past = args.dresidual ? args.dresidual.as<T>() : nullptr;
     const W *w = args.w.as<W>(), *rstd = args.rstd.as<W>();
     sum_rows<W>(partial, N, [=](int64_t begin, int64_t end, W* dw) {
       for (int64_t row = begin; row < end; ++row)
-        rmsnorm_row_backward<T>(dx + row * C, dw, dy + row * C, x + row * C, w, rstd[row], C);
+        rmsnorm_row_backward<T>(dx + row * C, dw, dy + row * C, x + row * C, w, rstd[row], C,
+                                past == nullptr ? nullptr : past + row * C);
     });
     add_partial_sums<W>(args.dw, partial, 0);
   });

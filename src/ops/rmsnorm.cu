@@ -26,6 +26,7 @@ void rmsnorm_backward_on<Device::cuda>(Context& ctx, const RmsNormBackward& args
                                          .partial = partial.as<float>(),
                                          .dy = args.dy.as<T>(),
                                          .x = args.x.as<T>(),
+                                         .dresidual = args.dresidual ? args.dresidual.as<T>() : nullptr,
                                          .w = args.w.as<float>(),
                                          .mean = nullptr,
                                          .rstd = args.rstd.as<float>(),

@@ -10,16 +10,17 @@ namespace keen::ops {
 void rmsnorm(Context& ctx, Tensor y, Tensor rstd, ConstTensor x, ConstTensor w, double eps);
 
 struct RmsNormBackward {
-  Tensor dx;         // (N, C)  overwritten; may alias dy
-  Tensor dw;         // (C)     wide; added to
-  ConstTensor dy;    // (N, C)
-  ConstTensor x;     // (N, C)
-  ConstTensor w;     // (C)
-  ConstTensor rstd;  // (N)
+  Tensor dx;                // (N, C)  overwritten; may alias dy or dresidual
+  Tensor dw;                // (C)     wide; added to
+  ConstTensor dy;           // (N, C)
+  ConstTensor x;            // (N, C)
+  ConstTensor w;            // (C)
+  ConstTensor rstd;         // (N)
+  ConstTensor dresidual{};  // (N, C)  what reaches x past the norm; absent: 0
 };
-// dx = rstd (dy w - x rstd^2 mean(dy w x)), dw += sum over rows of dy x rstd: in chunks of rows that are
-// added in order (ops/column_sums.h), so the bits do not depend on the number of threads. Scratch: their
-// partial sums.
+// dx = dresidual + rstd (dy w - x rstd^2 mean(dy w x)), rounded once; dw += sum over rows of dy x rstd: in
+// chunks of rows that are added in order (ops/column_sums.h), so the bits do not depend on the number of
+// threads. Scratch: their partial sums.
 void rmsnorm_backward(Context& ctx, const RmsNormBackward& args);
 
 // The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch, (chunks, C) wide.

@@ -19,10 +19,11 @@ template <class T> Wide<T> rmsnorm_row(T* y, const T* x, const Wide<T>* w, int64
   return rstd;
 }
 
-// dx = rstd (dy w - x rstd^2 mean(dy w x)), and dw += dy x rstd. dx may alias dy.
+// dx = past + rstd (dy w - x rstd^2 mean(dy w x)), and dw += dy x rstd. dx may alias dy or past, which may be
+// null: 0.
 template <class T>
 void rmsnorm_row_backward(T* dx, Wide<T>* dw, const T* dy, const T* x, const Wide<T>* w, Wide<T> rstd,
-                          int64_t width) {
+                          int64_t width, const T* past = nullptr) {
   using W = Wide<T>;
   W sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -32,6 +33,11 @@ void rmsnorm_row_backward(T* dx, Wide<T>* dw, const T* dy, const T* x, const Wid
     dw[c] += product * rstd;
   }
   const W along_x = sum * rstd * rstd / W(width);
+  if (past != nullptr) {
+#pragma omp simd
+    for (int64_t c = 0; c < width; ++c) dx[c] = T(W(past[c]) + rstd * (W(dy[c]) * w[c] - W(x[c]) * along_x));
+    return;
+  }
 #pragma omp simd
   for (int64_t c = 0; c < width; ++c) dx[c] = T(rstd * (W(dy[c]) * w[c] - W(x[c]) * along_x));
 }

@@ -141,6 +141,23 @@ TEST_F(GemmCuda, GivesTheSameBitsEveryTime) {
   }
 }
 
+// Large parts of the sum cancel: rounded to bf16 in between, 800 + 2 (i + 1) would lose what is left.
+TEST_F(GemmCuda, AddsInFloat32WhateverTheTypeOfTheResult) {
+  testing::Tensors host;
+  const Tensor a = host.zeros({8, 32}, DType::bf16), b = host.zeros({32, 8}, DType::bf16);
+  testing::Tensors::fill(a, [](int64_t element) {
+    const int64_t row = element / 32, quarter = element % 32 / 8;
+    return quarter == 0 ? 100 : quarter == 1 ? 0.25 * static_cast<double>(row + 1) : quarter == 2 ? -100 : 0;
+  });
+  testing::Tensors::fill(b, [](int64_t) { return 1.0; });
+  Runner run;
+  Product product(run.t, {DType::bf16, DType::bf16, false, false, false, false}, 8, 8, 32);
+  product.a = run.t.twin_of(a);
+  product.b = run.t.twin_of(b);
+  run(product);
+  EXPECT_TRUE(close(run.t, product.c, 1e-6));
+}
+
 TEST_F(GemmCuda, TakesAsMuchScratchAsPlanned) {
   for (const DType c_type : {DType::f32, DType::bf16}) {
     Twins t;

@@ -51,8 +51,9 @@ TEST_P(LayerNormCuda, BackwardAgreesWithTheCpuMayAliasAndRepeats) {
       const Twin w = t.normal({C}, DType::f32), mean = t.normal({N}, DType::f32, 0.1, 1);
       const Twin rstd = t.normal({N}, DType::f32, 0.1, 0.5), dx = t.poisoned({N, C}, GetParam());
       const Twin dw = t.normal({C}, DType::f32), dbias = biased ? t.normal({C}, DType::f32) : Twin{};
-      const auto into = [&](const Twin& out) {
-        return [&, out](Context& ctx, auto on) {
+      const Twin past = t.normal({N, C}, GetParam(), 9);
+      const auto into = [&](const Twin& out, const Twin& dresidual = {}) {
+        return [&, out, dresidual](Context& ctx, auto on) {
           layernorm_backward(ctx, {.dx = on(out),
                                    .dw = on(dw),
                                    .dbias = on(dbias),
@@ -60,11 +61,14 @@ TEST_P(LayerNormCuda, BackwardAgreesWithTheCpuMayAliasAndRepeats) {
                                    .x = on(x),
                                    .w = on(w),
                                    .mean = on(mean),
-                                   .rstd = on(rstd)});
+                                   .rstd = on(rstd),
+                                   .dresidual = on(dresidual)});
         };
       };
       t.run(into(dx));
       EXPECT_TRUE(close(t, dx)) << N << " x " << C;
+      t.run(into(past, past));
+      EXPECT_TRUE(close(t, past)) << N << " x " << C;
       t.run(into(dy));
       EXPECT_TRUE(close(t, dy)) << N << " x " << C;
       EXPECT_TRUE(close(t, dw)) << N << " x " << C;

@@ -141,6 +141,39 @@ TEST(LayerNorm, YMayAliasXAndDxMayAliasDy) {
   }
 }
 
+TEST(LayerNorm, WhatReachesXPastTheNormIsAddedBeforeTheRounding) {
+  for (const DType dtype : {DType::f64, DType::bf16}) {
+    Tensors t;
+    const Inputs in(t, 70, 65);
+    const Outcome alone(t, in, DType::f64);
+    // dresidual is the tensor that dx overwrites.
+    const Tensor dx = t.normal({70, 65}, dtype), past = t.copy_as(dx, DType::f64);
+    const Tensor dw = t.zeros({65}, wide(dtype)), dbias = t.zeros({65}, wide(dtype));
+    const Tensor dy = t.copy_as(in.dy, dtype), x = t.copy_as(in.x, dtype), w = t.copy_as(in.w, wide(dtype));
+    const Tensor mean = t.copy_as(alone.mean, wide(dtype)), rstd = t.copy_as(alone.rstd, wide(dtype));
+    Context ctx;
+    const auto run = [&] {
+      layernorm_backward(ctx, {.dx = dx,
+                               .dw = dw,
+                               .dbias = dbias,
+                               .dy = dy,
+                               .x = x,
+                               .w = w,
+                               .mean = mean,
+                               .rstd = rstd,
+                               .dresidual = dx});
+    };
+    prepare(ctx, run);
+    run();
+    const std::vector<double> got = Tensors::to_doubles(dx);
+    for (int64_t i = 0; i < dx.count(); ++i) {
+      const double want = past.as<double>()[i] + alone.dx.as<double>()[i];
+      const double rounded = dtype == DType::bf16 ? std::ldexp(std::abs(want), -8) + 1e-5 : 1e-12;
+      EXPECT_NEAR(got[static_cast<size_t>(i)], want, rounded);
+    }
+  }
+}
+
 TEST(LayerNorm, GradientsOfParametersAreAddedTo) {
   Tensors t;
   const Inputs in(t, 70, 3);
@@ -183,7 +216,7 @@ TEST(LayerNorm, RefusesOtherShapesAndTypes) {
   }
   const LayerNormBackward right = {
       .dx = x, .dw = w, .dbias = w, .dy = x, .x = x, .w = w, .mean = rows, .rstd = rows};
-  for (int field = 0; field < 7; ++field) {
+  for (int field = 0; field < 8; ++field) {
     LayerNormBackward bad = right;
     if (field == 0) bad.dx = other;
     if (field == 1) bad.dw = other;
@@ -192,6 +225,7 @@ TEST(LayerNorm, RefusesOtherShapesAndTypes) {
     if (field == 4) bad.w = other;
     if (field == 5) bad.mean = other;
     if (field == 6) bad.rstd = other;
+    if (field == 7) bad.dresidual = other;
     EXPECT_THROW(layernorm_backward(ctx, bad), Error) << field;
   }
 }

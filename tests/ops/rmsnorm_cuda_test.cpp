@@ -52,6 +52,25 @@ TEST_P(RmsNormCuda, BackwardAgreesWithTheCpuMayAliasAndRepeats) {
   }
 }
 
+TEST_P(RmsNormCuda, WhatReachesXPastTheNormIsAddedInPlace) {
+  for (const auto& [N, C] : kShapes) {
+    Twins t;
+    const Twin x = t.normal({N, C}, GetParam(), 2, 1), dy = t.normal({N, C}, GetParam());
+    const Twin w = t.normal({C}, DType::f32), rstd = t.normal({N}, DType::f32, 0.1, 0.5);
+    const Twin dx = t.normal({N, C}, GetParam(), 9), dw = t.zeros({C}, DType::f32);
+    t.run([&](Context& ctx, auto on) {
+      rmsnorm_backward(ctx, {.dx = on(dx),
+                             .dw = on(dw),
+                             .dy = on(dy),
+                             .x = on(x),
+                             .w = on(w),
+                             .rstd = on(rstd),
+                             .dresidual = on(dx)});
+    });
+    EXPECT_TRUE(close(t, dx)) << N << " x " << C;
+  }
+}
+
 TEST_P(RmsNormCuda, ManyRowsMakeLongerChunks) {
   Twins t;
   const int64_t N = 528 * 16 + 3, C = 8;

@@ -111,6 +111,31 @@ TEST(RmsNorm, YMayAliasXAndDxMayAliasDy) {
   }
 }
 
+TEST(RmsNorm, WhatReachesXPastTheNormIsAddedBeforeTheRounding) {
+  for (const DType dtype : {DType::f64, DType::bf16}) {
+    Tensors t;
+    // dresidual is the tensor that dx overwrites.
+    const Tensor x = t.normal({70, 65}, dtype), w = t.normal({65}, wide(dtype));
+    const Tensor dy = t.normal({70, 65}, dtype), dx = t.normal({70, 65}, dtype);
+    const Tensor past = t.copy_as(dx, DType::f64), dw = t.zeros({65}, wide(dtype));
+    const Outcome alone(t, t.copy_as(x, DType::f64), t.copy_as(w, DType::f64), t.copy_as(dy, DType::f64),
+                        DType::f64);
+    const Tensor rstd = t.copy_as(alone.rstd, wide(dtype));
+    Context ctx;
+    const auto run = [&] {
+      rmsnorm_backward(ctx, {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .rstd = rstd, .dresidual = dx});
+    };
+    prepare(ctx, run);
+    run();
+    const std::vector<double> got = Tensors::to_doubles(dx);
+    for (int64_t i = 0; i < dx.count(); ++i) {
+      const double want = past.as<double>()[i] + alone.dx.as<double>()[i];
+      const double rounded = dtype == DType::bf16 ? std::ldexp(std::abs(want), -8) + 1e-5 : 1e-12;
+      EXPECT_NEAR(got[static_cast<size_t>(i)], want, rounded);
+    }
+  }
+}
+
 TEST(RmsNorm, TheGradientOfTheWeightIsAddedTo) {
   Tensors t;
   const Tensor x = t.normal({70, 3}), w = t.normal({3}), dy = t.normal({70, 3});
@@ -150,7 +175,7 @@ TEST(RmsNorm, RefusesOtherShapesAndTypes) {
   EXPECT_THROW(rmsnorm(ctx, x, rstd, x, t.zeros({4}), kEps), Error);
   EXPECT_THROW(rmsnorm(ctx, x, rstd, x, t.zeros({3}, DType::f32), kEps), Error);
   const RmsNormBackward good = {.dx = x, .dw = w, .dy = x, .x = x, .w = w, .rstd = rstd};
-  for (int field = 0; field < 5; ++field) {
+  for (int field = 0; field < 6; ++field) {
     RmsNormBackward bad = good;
     const Tensor other = t.zeros({7});
     if (field == 0) bad.dx = other;
@@ -158,6 +183,7 @@ TEST(RmsNorm, RefusesOtherShapesAndTypes) {
     if (field == 2) bad.dy = other;
     if (field == 3) bad.w = other;
     if (field == 4) bad.rstd = other;
+    if (field == 5) bad.dresidual = other;
     EXPECT_THROW(rmsnorm_backward(ctx, bad), Error) << field;
   }
 }
