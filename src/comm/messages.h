@@ -1,0 +1,52 @@
+// The ways of bytes between ranks that HostCommunicator builds on: MPI, or TCP where a launcher sets RANK,
+// WORLD_SIZE, MASTER_ADDR and MASTER_PORT. All calls come from one thread.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+
+namespace keen {
+
+// A few words between ranks beside the data: "where are you?", and the answer.
+struct Note {
+  enum class Kind : int32_t { question, answer } kind = Kind::question;
+  int32_t from = 0;
+  int64_t step = 0;
+  // What the sender waits for, zero-terminated; empty when it computes.
+  std::array<char, 80> waits_for{};
+};
+
+class Messages {
+ public:
+  virtual ~Messages() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // Begin and return; the bytes may not be touched until `poll` has said true. Messages from one rank to
+  // another arrive in the order in which they were begun, and lengths agree on both sides. Any length.
+  virtual void start_send(int to, std::span<const std::byte> bytes) = 0;
+  virtual void start_receive(int from, std::span<std::byte> bytes) = 0;
+  // Moves what was begun as far as it goes without waiting; true when all of it is done. Raises
+  // Exit::communication, naming the rank, when the way to one is lost.
+  virtual bool poll() = 0;
+
+  // Never waits, and may be called at any time; a note to a rank that does not listen is lost.
+  virtual void send_note(int to, const Note& note) = 0;
+  // The next note that has come.
+  virtual std::optional<Note> next_note() = 0;
+
+  // Ends this process with the exit code, and all other ranks as far as they can be reached.
+  [[noreturn]] virtual void abort(int exit) = 0;
+};
+
+// The rank of an MPI launch: MPI_Init here, MPI_Finalize when it is destroyed, by the same thread.
+std::unique_ptr<Messages> connect_mpi();
+// Connects the ranks of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT with each other: rank 0 listens at that
+// address, and tells everybody where the others are. Raises Exit::communication when they have not all come
+// within `timeout_s`, naming those that have not.
+std::unique_ptr<Messages> connect_tcp(double timeout_s);
+
+}  // namespace keen
