@@ -1,34 +1,93 @@
 #include "comm/communicator.h"
 
+#include <charconv>
 #include <cstdlib>
+#include <cstring>
 
-#include "core/build.h"
+#include "comm/host_communicator.h"
 
 namespace keen {
 
 namespace {
 
+// Nothing is to be added or told.
 class OneRank final : public Communicator {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  void start_sum(Tensor) override {}
-  void finish_sums() override {}
-  void sum(std::span<double>) override {}
+  void start_sum_slices(Context&, Tensor, std::string_view) override {}
+  void start_gather_slices(Context&, Tensor, std::string_view) override {}
+  void finish(Context&) override {}
+  void sum(Context&, Tensor, std::string_view) override {}
+  void sum(std::span<double>, std::string_view) override {}
+  void broadcast(std::string&, std::string_view) override {}
+  void send(int, std::span<const std::byte>, std::string_view) override { refuse(); }
+  void receive(int, std::span<std::byte>, std::string_view) override { refuse(); }
+  void at_step(int64_t) override {}
+  int64_t bytes_sent() const override { return 0; }
+  void abort(Exit exit) override { std::_Exit(static_cast<int>(exit)); }
+
+ private:
+  static void refuse() { check(false, "Communicator: there is one rank only"); }
+};
+
+// The number in a variable of the environment; `absent` where it is not set.
+int number_of(const char* name, int absent) {
+  const char* text = std::getenv(name);
+  if (text == nullptr) return absent;
+  int number = 0;
+  const char* end = text + std::strlen(text);
+  const auto [stopped, error] = std::from_chars(text, end, number);
+  if (error != std::errc() || stopped != end || number < 0)
+    fail(Exit::communication, "{}={}: a number from 0 on was expected", name, text);
+  return number;
+}
+
+// The variables by which a launcher tells a process its place.
+struct Names {
+  Launch::By by;
+  const char *size, *rank, *local_rank;
+};
+// SLURM_NTASKS alone is also set in an allocation's shell; SLURM_STEP_NUM_TASKS is set by srun only.
+constexpr Names kNames[] = {
+    {Launch::By::mpi, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"},
+    {Launch::By::mpi, "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"},
+    {Launch::By::environment, "WORLD_SIZE", "RANK", "LOCAL_RANK"},
+    {Launch::By::mpi, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"},
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_communicator() {
-  // SLURM_NTASKS alone is also set in an allocation's shell; SLURM_STEP_NUM_TASKS is set by srun only.
-  for (const char* name : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
-    const char* value = std::getenv(name);
-    if (value != nullptr && std::atoi(value) > 1 && !kMpiBuilt)
-      fail(Exit::communication,
-           "{}={}: this build of keen trains on one rank only; start it without a launcher, or unset {}",
-           name, value, name);
+Launch launch_of_environment() {
+  for (const Names& names : kNames) {
+    Launch launch{.by = names.by, .size = number_of(names.size, 0)};
+    if (launch.size <= 1) continue;
+    launch.rank = number_of(names.rank, -1);
+    launch.local_rank = number_of(names.local_rank, launch.rank);
+    if (launch.rank < 0 || launch.rank >= launch.size)
+      fail(Exit::communication, "{}={}, but {} is {}; start keen by mpirun or srun, or unset both",
+           names.size, launch.size, names.rank, launch.rank < 0 ? "not set" : "not below it");
+    return launch;
   }
-  return std::make_unique<OneRank>();
+  return {};
+}
+
+std::unique_ptr<Communicator> make_communicator(Device device, double timeout_s) {
+  const Launch launch = launch_of_environment();
+  if (launch.size == 1) return std::make_unique<OneRank>();
+  std::function<std::unique_ptr<Messages>()> connect = [timeout_s] { return connect_tcp(timeout_s); };
+  if (launch.by == Launch::By::mpi) {
+    if constexpr (kMpiBuilt)
+      connect = connect_mpi;
+    else
+      fail(Exit::communication,
+           "this process is one of {} ranks of MPI, but this build of keen has no MPI; build it where an MPI "
+           "library is found, or start one process without the launcher",
+           launch.size);
+  }
+  auto host = std::make_unique<HostCommunicator>(connect, timeout_s);
+  if (device == Device::cpu) return host;
+  fail(Exit::communication, "several ranks on CUDA need NCCL, which this build of keen lacks");
 }
 
 }  // namespace keen

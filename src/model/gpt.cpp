@@ -59,8 +59,8 @@ Gpt::Gpt(const ModelConfig& config, DType dtype) : config(config), dtype(dtype) 
   head = config.tie_embeddings ? tokens : &params.add("head.weight", {V, C}, normal(0.02), true, head_bucket);
 }
 
-void Gpt::bind(bool training, int64_t P, Arenas& arenas) {
-  params.bind(dtype, training, arenas.weights, arenas.gradients, arenas.moments);
+void Gpt::bind(bool training, int64_t P, Arenas& arenas, const Sharing& sharing) {
+  params.bind(dtype, training, arenas.weights, arenas.gradients, arenas.moments, sharing);
   tables = take_tables(config, P, dtype, arenas.weights);
 }
 

@@ -25,7 +25,7 @@ struct Gpt {
 
   // Takes parameters and tables from the arenas; P is the longest sequence in use.
   struct Arenas;
-  void bind(bool training, int64_t P, Arenas& arenas);
+  void bind(bool training, int64_t P, Arenas& arenas, const Sharing& sharing = {});
 
   int64_t buckets() const { return config.layers + 2; }
   // Parameters that take part in matrix products: all but the embedding tables, unless the head is tied to

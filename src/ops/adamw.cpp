@@ -13,12 +13,10 @@ namespace {
 constexpr int64_t kGrain = 1 << 14;  // elements worth a thread of their own
 
 void check_segments(std::span<const Segment> segments, int64_t count) {
-  int64_t end = 0;
   for (const Segment& segment : segments) {
-    check(segment.begin >= end && segment.end >= segment.begin && segment.end <= count,
-          "segments must ascend inside the array and not overlap");
+    check(segment.begin >= 0 && segment.end >= segment.begin && segment.end <= count,
+          "segments must lie inside the array");
     check(!segment.learned || segment.updates >= 1, "segments: updates must be at least 1");
-    end = segment.end;
   }
 }
 
@@ -29,9 +27,9 @@ Tensor take_table(Context& ctx, std::span<const Segment> segments) {
 
 template <class W, bool kRounded>
 inline void update(const Coefficients<W>& k, W grad_scale, W* __restrict value, bf16* __restrict rounded,
-                   W* __restrict m, W* __restrict v, const W* __restrict grad, int64_t begin, int64_t end) {
+                   W* __restrict m, W* __restrict v, const W* __restrict grad, int64_t n) {
 #pragma omp simd
-  for (int64_t i = begin; i < end; ++i) {
+  for (int64_t i = 0; i < n; ++i) {
     const W g = grad_scale * grad[i];
     const W mean = k.beta1 * m[i] + k.new1 * g;
     const W square = k.beta2 * v[i] + k.new2 * g * g;
@@ -50,12 +48,17 @@ void adamw(Context& ctx, const AdamW& args) {
   const DType type = args.value.dtype;
   check(type == DType::f32 || type == DType::f64, "adamw: value must be float32 or float64");
   check(args.value.shape.rank == 1, "adamw: value must be a flat array");
-  expect(args.m, args.value.shape, type, "adamw: m (n)");
-  expect(args.v, args.value.shape, type, "adamw: v (n)");
-  expect(args.grad, args.value.shape, type, "adamw: grad (n)");
-  if (args.rounded) expect(args.rounded, args.value.shape, DType::bf16, "adamw: rounded (n)");
+  expect(args.grad, {args.grad.count()}, type, "adamw: grad (n)");
+  expect(args.m, {args.m.count()}, type, "adamw: m (k)");
+  expect(args.v, args.m.shape, type, "adamw: v (k)");
+  check(args.value.shape == args.grad.shape || args.value.shape == args.m.shape, "adamw: value (n) or (k)");
+  if (args.rounded) expect(args.rounded, args.grad.shape, DType::bf16, "adamw: rounded (n)");
   if (args.clip) expect(args.clip, {2}, DType::f64, "adamw: clip (2)");
-  check_segments(args.segments, args.value.count());
+  check_segments(args.segments, args.grad.count());
+  for (const Segment& segment : args.segments)
+    check(segment.begin == segment.end || !segment.learned ||
+              (segment.begin >= segment.shift && segment.end - segment.shift <= args.m.count()),
+          "adamw: segments must lie inside of what is owned");
   ScratchScope scope(ctx);
   const Tensor table = take_table(ctx, args.segments);
   on_device(ctx, [&]<Device D>() { adamw_on<D>(ctx, args, table); });
@@ -91,12 +94,16 @@ template <> void adamw_on<Device::cpu>(Context&, const AdamW& args, Tensor) {
     W *value = args.value.as<W>(), *m = args.m.as<W>(), *v = args.v.as<W>();
     bf16* rounded = kRounded ? args.rounded.as<bf16>() : nullptr;
     const W* grad = args.grad.as<W>();
-    parallel_for(args.value.count(), kGrain, [&](int64_t begin, int64_t end) {
+    const bool owned_values = args.value.count() == args.m.count();
+    parallel_for(args.m.count(), kGrain, [&](int64_t begin, int64_t end) {
       for (const Segment& segment : args.segments) {
-        const int64_t from = std::max(begin, segment.begin), to = std::min(end, segment.end);
+        const int64_t shift = segment.shift;
+        const int64_t from = std::max(begin, segment.begin - shift), to = std::min(end, segment.end - shift);
         if (!segment.learned || from >= to) continue;
-        update<W, kRounded>(Coefficients<W>(args, segment), static_cast<W>(grad_scale), value, rounded, m, v,
-                            grad, from, to);
+        const int64_t at = from + shift;
+        update<W, kRounded>(Coefficients<W>(args, segment), static_cast<W>(grad_scale),
+                            value + (owned_values ? from : at), kRounded ? rounded + at : nullptr, m + from,
+                            v + from, grad + at, to - from);
       }
     });
   };

@@ -14,6 +14,7 @@ constexpr int kThreads = 256;
 // A segment as kernels read it.
 struct Entry {
   int64_t begin = 0, end = 0, first_chunk = 0;  // first_chunk: chunks of all segments before it
+  int64_t shift = 0;
   float step = 0, correction2 = 0, decay = 0;
   int32_t chunks = 0;
 };
@@ -24,7 +25,7 @@ int64_t fill_table(Context& ctx, Tensor table, std::span<const Segment> segments
   std::vector<Entry> entries;
   int64_t chunks = 0;
   for (const Segment& segment : segments) {
-    Entry entry{.begin = segment.begin, .end = segment.end, .first_chunk = chunks};
+    Entry entry{.begin = segment.begin, .end = segment.end, .first_chunk = chunks, .shift = segment.shift};
     if (args != nullptr && segment.learned) {
       const Coefficients<float> k(*args, segment);
       entry.step = k.step, entry.correction2 = k.correction2, entry.decay = k.decay;
@@ -81,7 +82,7 @@ struct Update {
   const double* clip;  // null: not given
   const Entry* table;
   int segments;
-  bool packed;
+  bool packed, owned_values;
   double grad_scale;
   float beta1, beta2, new1, new2, eps;
 };
@@ -93,10 +94,11 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(Update a) {
   const Entry& k = chunk.segment;
   for_chunk(chunk, a.packed, [&]<int kVec>(int64_t at) {
     float value[kVec], m[kVec], v[kVec], grad[kVec];
+    const int64_t owned = at - k.shift, value_at = a.owned_values ? owned : at;
     load<kVec>(grad, a.grad + at);
-    load<kVec>(m, static_cast<const float*>(a.m) + at);
-    load<kVec>(v, static_cast<const float*>(a.v) + at);
-    load<kVec>(value, static_cast<const float*>(a.value) + at);
+    load<kVec>(m, static_cast<const float*>(a.m) + owned);
+    load<kVec>(v, static_cast<const float*>(a.v) + owned);
+    load<kVec>(value, static_cast<const float*>(a.value) + value_at);
 #pragma unroll
     for (int i = 0; i < kVec; ++i) {
       const float g = grad_scale * grad[i];
@@ -105,9 +107,9 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(Update a) {
       const float root = sqrtf(v[i] * k.correction2) + a.eps;
       value[i] -= k.step * m[i] / root + k.decay * value[i];
     }
-    store<kVec>(a.m + at, m);
-    store<kVec>(a.v + at, v);
-    store<kVec>(a.value + at, value);
+    store<kVec>(a.m + owned, m);
+    store<kVec>(a.v + owned, v);
+    store<kVec>(a.value + value_at, value);
     if (a.rounded == nullptr) return;
     if constexpr (kVec == 4)
       *reinterpret_cast<uint2*>(a.rounded + at) =
@@ -170,6 +172,7 @@ template <> void adamw_on<Device::cuda>(Context& ctx, const AdamW& args, Tensor 
            .table = reinterpret_cast<const Entry*>(table.data),
            .segments = static_cast<int>(args.segments.size()),
            .packed = false,
+           .owned_values = false,
            .grad_scale = args.grad_scale,
            .beta1 = static_cast<float>(args.beta1),
            .beta2 = static_cast<float>(args.beta2),
@@ -177,6 +180,7 @@ template <> void adamw_on<Device::cuda>(Context& ctx, const AdamW& args, Tensor 
            .new2 = static_cast<float>(1 - args.beta2),
            .eps = static_cast<float>(args.eps)};
   a.packed = cuda::packable<float>(0, a.value, a.m, a.v, a.grad, a.rounded);
+  a.owned_values = args.value.count() == args.m.count();
   cuda::launch(ctx, adamw_kernel, cuda::grid_of(chunks), kThreads, 0, a);
 }
 

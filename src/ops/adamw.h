@@ -8,19 +8,22 @@
 
 namespace keen::ops {
 
-// One parameter tensor, or a slice of it, inside the flat arrays. Segments come in ascending order and do not
-// overlap; elements between them are left as they are.
+// One parameter tensor, or a slice of it, inside the flat arrays. Segments do not overlap and may be empty;
+// elements between them are left as they are.
 struct Segment {
   int64_t begin, end;   // elements
   double weight_decay;  // 0 for vectors
   int64_t updates;      // updates of this parameter including the coming one, for the bias correction; >= 1
   bool learned = true;  // false: left as it is
+  int64_t shift = 0;    // element i of grad is element i - shift of arrays of owned elements; a multiple of 4
 };
 
+// A rank that updates only a part of the parameters has m and v, and perhaps value, of the owned elements
+// alone, k <= n of them, and segments that lie inside of what it owns.
 struct AdamW {
-  Tensor value;    // (n)  wide master weights; updated
+  Tensor value;    // (n) or (k)  wide master weights; updated
   Tensor rounded;  // (n)  bf16 copy of value; overwritten where learned; optional
-  Tensor m, v;  // (n)  wide; averages of the clipped gradient and its square, before bias correction; updated
+  Tensor m, v;  // (k)  wide; averages of the clipped gradient and its square, before bias correction; updated
   ConstTensor grad;  // (n)  wide
   std::span<const Segment> segments;
   double lr, beta1, beta2, eps;
@@ -48,7 +51,7 @@ void clip_factor(Context& ctx, Tensor clip, ConstTensor square_sums, double larg
 // kSegmentChunk elements of a segment (the last chunk of a segment may be shorter), added in a fixed order.
 // `table` is scratch for the segments on CUDA, kSegmentWords float64 each, and empty on the CPU.
 constexpr int64_t kSegmentChunk = 1 << 14;
-constexpr int64_t kSegmentWords = 5;
+constexpr int64_t kSegmentWords = 6;
 template <Device> void adamw_on(Context& ctx, const AdamW& args, Tensor table);
 template <Device>
 void sum_of_squares_on(Context& ctx, Tensor sums, ConstTensor x, std::span<const Segment> segments,

@@ -12,6 +12,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "train/checkpoint_files.h"
+#include "train/pieces.h"
 #include "train/run_config.h"
 
 namespace keen {
@@ -19,15 +20,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A tensor of a file and its name there.
+// A tensor of a file: its name there, and the parameter's array that it is.
 struct Named {
   std::string name;
-  Tensor tensor;
+  const Param* param;
+  Params::Array array;
 };
 
 std::vector<Named> weights_of(const Params& params) {
   std::vector<Named> list;
-  for (const Param& param : params.all()) list.push_back({param.name, param.master});
+  for (const Param& param : params.all()) list.push_back({param.name, &param, Params::Array::master});
   return list;
 }
 
@@ -35,28 +37,29 @@ std::vector<Named> averages_of(const Params& params) {
   std::vector<Named> list;
   for (const Param& param : params.all()) {
     if (!param.learned) continue;
-    list.push_back({"m." + param.name, param.m});
-    list.push_back({"v." + param.name, param.v});
+    list.push_back({"m." + param.name, &param, Params::Array::m});
+    list.push_back({"v." + param.name, &param, Params::Array::v});
   }
   return list;
 }
 
 std::vector<TensorEntry> entries_of(const std::vector<Named>& list) {
   std::vector<TensorEntry> entries;
-  for (const auto& [name, tensor] : list) entries.push_back({name, tensor.dtype, tensor.shape});
+  for (const auto& [name, param, array] : list) entries.push_back({name, param->master.dtype, param->shape});
   return entries;
 }
 
 // Writes tensors one after the other, a piece at a time.
-CheckpointFile write_tensors(HostAccess& host, const fs::path& directory, std::string_view name,
+CheckpointFile write_tensors(PieceReader& pieces, const fs::path& directory, std::string_view name,
                              const std::vector<Named>& list) {
-  std::map<std::string_view, Tensor> tensors;
-  for (const auto& [key, tensor] : list) tensors[key] = tensor;
+  std::map<std::string_view, const Named*> named;
+  for (const Named& tensor : list) named[tensor.name] = &tensor;
   SafetensorsWriter writer(directory / name, entries_of(list));
-  for (const TensorEntry& entry : writer.entries())
-    host.read(tensors.at(entry.name), [&](ConstTensor piece, int64_t) {
-      writer.write(entry.name, {piece.data, static_cast<size_t>(piece.bytes())});
-    });
+  for (const TensorEntry& entry : writer.entries()) {
+    const Named& tensor = *named.at(entry.name);
+    pieces.read(*tensor.param, tensor.array,
+                [&](std::span<const std::byte> piece) { writer.write(entry.name, piece); });
+  }
   writer.close();
   return {std::string(name), writer.bytes_written(), writer.hash()};
 }
@@ -121,17 +124,16 @@ TrainState read_state(const Checkpoint& checkpoint, const Params& params) {
 }
 
 // Writes all files into `directory`, the manifest last.
-Checkpoint write_files(const fs::path& directory, const SaveRequest& request) {
+Checkpoint write_files(const fs::path& directory, const SaveRequest& request, PieceReader& pieces) {
   Checkpoint checkpoint{.directory = directory,
                         .step = request.state.step,
-                        .ranks = request.ranks,
+                        .ranks = request.params.sharing().ranks,
                         .config_hash = hash_of(request.config),
                         .data_fingerprint = request.state.data_fingerprint,
                         .files = {},
                         .hash = {}};
-  HostAccess host(request.params.master().device);
-  checkpoint.files = {write_tensors(host, directory, kCheckpointFiles[0], weights_of(request.params)),
-                      write_tensors(host, directory, kCheckpointFiles[1], averages_of(request.params)),
+  checkpoint.files = {write_tensors(pieces, directory, kCheckpointFiles[0], weights_of(request.params)),
+                      write_tensors(pieces, directory, kCheckpointFiles[1], averages_of(request.params)),
                       write_text(directory, kCheckpointFiles[2], request.config),
                       write_text(directory, kCheckpointFiles[3], state_text(request.state, request.params))};
   fault::moment("manifest", directory.native());
@@ -184,6 +186,7 @@ Checkpoint save_checkpoint(const fs::path& checkpoints, const SaveRequest& reque
   const std::string name = checkpoint_name(request.state.step);
   const fs::path temporary = checkpoints / fmt::format(".{}.tmp-{}", name, getpid());
   Checkpoint checkpoint;
+  PieceReader pieces(request.params, request.comm);
   fault::moment("save", checkpoints.native());
   try {
     if (!fs::is_directory(checkpoints)) {
@@ -192,7 +195,7 @@ Checkpoint save_checkpoint(const fs::path& checkpoints, const SaveRequest& reque
     }
     discard(temporary);
     make_directories(temporary);
-    checkpoint = write_files(temporary, request);
+    checkpoint = write_files(temporary, request, pieces);
     publish(temporary, checkpoints / name, warn);
     sync_directory(checkpoints);
   } catch (const Error& error) {
@@ -248,40 +251,44 @@ LoadReport compare(const SafetensorsFile& file, const Params& params, const std:
   return report;
 }
 
-void load(HostAccess& host, Tensor to, const StoredTensor& from) {
+// Of a stored tensor, the elements that lie on this rank.
+void load(HostAccess& host, const Params& params, const Param& to, Params::Array array,
+          const StoredTensor& from) {
   check(to.shape == from.shape, "load: a tensor of this shape");
-  host.fill(to, [&](Tensor piece, int64_t first) { copy_values(piece, from, first); });
+  const Params::Elements held = params.held(to, array);
+  host.fill(held.tensor, [&](Tensor piece, int64_t first) { copy_values(piece, from, held.first + first); });
 }
 
 void load_from(const SafetensorsFile& file, Params& params, const std::set<std::string>& anew) {
   HostAccess host(params.master().device);
   for (Param& param : params.all())
     if (const StoredTensor* stored = file.find(param.name); stored != nullptr && !anew.contains(param.name))
-      load(host, param.master, *stored);
+      load(host, params, param, Params::Array::master, *stored);
 }
 
 // Averages that must all be there, and no others.
 void load_averages_exactly(const Checkpoint& checkpoint, Params& params) {
   const SafetensorsFile file(checkpoint.file("optimizer.safetensors"));
-  std::map<std::string, Tensor> wanted;
-  for (const auto& [name, tensor] : averages_of(params)) wanted[name] = tensor;
+  const std::vector<Named> averages = averages_of(params);
+  std::set<std::string> wanted;
+  for (const Named& average : averages) wanted.insert(average.name);
   for (const auto& [name, stored] : file.tensors())
     if (!wanted.contains(name))
       fail(Exit::checkpoint, "{}: {} belongs to no learned parameter of the model", file.path().string(),
            name);
-  for (const auto& [name, tensor] : wanted) {
+  for (const auto& [name, param, array] : averages) {
     const StoredTensor* stored = file.find(name);
     if (stored == nullptr) fail(Exit::checkpoint, "{}: {} is missing", file.path().string(), name);
-    if (stored->shape != tensor.shape)
+    if (stored->shape != param->shape)
       fail(Exit::checkpoint, "{}: {} is {}, the model needs {}", file.path().string(), name,
-           to_string(stored->shape), to_string(tensor.shape));
+           to_string(stored->shape), to_string(param->shape));
   }
   HostAccess host(params.master().device);
-  for (const auto& [name, tensor] : wanted) load(host, tensor, *file.find(name));
+  for (const auto& [name, param, array] : averages) load(host, params, *param, array, *file.find(name));
 }
 
 // Averages of one parameter, when both are there in its shape; else zero.
-bool load_averages(HostAccess& host, const SafetensorsFile* file, Param& param) {
+bool load_averages(HostAccess& host, const SafetensorsFile* file, const Params& params, Param& param) {
   const StoredTensor* m = file == nullptr ? nullptr : file->find("m." + param.name);
   const StoredTensor* v = file == nullptr ? nullptr : file->find("v." + param.name);
   if (m == nullptr || v == nullptr || m->shape != param.shape || v->shape != param.shape) {
@@ -290,8 +297,8 @@ bool load_averages(HostAccess& host, const SafetensorsFile* file, Param& param) 
     host.fill(param.v, zero);
     return false;
   }
-  load(host, param.m, *m);
-  load(host, param.v, *v);
+  load(host, params, param, Params::Array::m, *m);
+  load(host, params, param, Params::Array::v, *v);
   return true;
 }
 
@@ -366,7 +373,7 @@ TrainState fork_checkpoint(const Checkpoint& checkpoint, Params& params, bool ke
   for (size_t i = 0; i < params.all().size(); ++i) {
     Param& param = params.all()[i];
     const bool kept = averages && !anew.contains(param.name);
-    const bool loaded = param.learned && load_averages(host, kept ? &*averages : nullptr, param);
+    const bool loaded = param.learned && load_averages(host, kept ? &*averages : nullptr, params, param);
     if (!loaded) state.updates[i] = 0;
   }
   state.parent = Parent{fs::absolute(checkpoint.directory).lexically_normal().string(), checkpoint.step,

@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "model/config.h"
 #include "model/params.h"
 #include "train/checkpoint_manifest.h"
@@ -54,10 +55,12 @@ struct TrainState {
 using Warn = std::function<void(const std::string&)>;
 
 struct SaveRequest {
-  const Params& params;  // masters, m and v, on any device: saved a piece at a time
+  const Params& params;  // masters, m and v, on any device and shared out or not: saved a piece at a time
   const TrainState& state;
   std::string_view config;  // text of config.json
-  int64_t ranks = 1;
+  // Where ranks share the parameters out, rank 0 saves, and fetches the pieces of the others, which are in
+  // serve_pieces (train/pieces.h) until this has ended, whichever way.
+  Communicator* comm = nullptr;
   int64_t keep = 3;                      // newest checkpoints that stay
   std::vector<int64_t> keep_steps = {};  // never pruned
 };

@@ -30,11 +30,11 @@ class HostIds {
 bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor inputs, Tensor targets,
                          const std::function<ConstTensor()>& losses,
                          const std::function<void(int64_t window, std::span<const double> losses)>& visit,
-                         const std::function<bool()>& stop) {
+                         const std::function<bool()>& stop, Share share) {
   const int64_t T = windows.context(), B = inputs.count() / T;
   std::vector<double> row(static_cast<size_t>(T));
   HostIds host_inputs(inputs), host_targets(targets);
-  for (int64_t first = 0; first < count; first += B) {
+  for (int64_t first = share.part * B; first < count; first += share.of * B) {
     if (stop && stop()) return false;
     for (int64_t b = 0; b < B; ++b)
       windows.window(std::min(first + b, count - 1), host_inputs.data() + b * T, host_targets.data() + b * T);
@@ -52,7 +52,7 @@ bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor
 bool visit_model_losses(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, Tensor inputs,
                         Tensor targets, const SequentialWindows& windows, int64_t count,
                         const std::function<void(int64_t window, std::span<const double> losses)>& visit,
-                        const std::function<bool()>& stop) {
+                        const std::function<bool()>& stop, Share share) {
   return visit_window_losses(
       windows, count, inputs, targets,
       [&]() -> ConstTensor {
@@ -60,7 +60,7 @@ bool visit_model_losses(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs&
         gpt_losses(ctx, gpt, acts, targets);
         return acts.losses;
       },
-      visit, stop);
+      visit, stop, share);
 }
 
 int64_t windows_of(const SequentialWindows& windows, int64_t groups, int64_t B) {

@@ -13,18 +13,22 @@ namespace keen {
 // Runs `losses` on groups of B windows until the first `count` windows are through, and hands each window's
 // losses, in order, to `visit`. `inputs` and `targets` (B T) are filled before each call; in a last, short
 // group the missing windows repeat the last one, and are not visited. Stops early, returning false, once
-// `stop` says so.
+// `stop` says so. Of `share.of` callers that share the groups out, one takes every share.of-th from
+// share.part on.
+struct Share {
+  int64_t part = 0, of = 1;
+};
 bool visit_window_losses(const SequentialWindows& windows, int64_t count, Tensor inputs, Tensor targets,
                          const std::function<ConstTensor()>& losses,
                          const std::function<void(int64_t window, std::span<const double> losses)>& visit,
-                         const std::function<bool()>& stop = {});
+                         const std::function<bool()>& stop = {}, Share share = {});
 
 // The same with the losses of a model under training or evaluation: `inputs`, `targets` and `acts` are those
 // of passes of the shape `pass`, and are overwritten.
 bool visit_model_losses(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, Tensor inputs,
                         Tensor targets, const SequentialWindows& windows, int64_t count,
                         const std::function<void(int64_t window, std::span<const double> losses)>& visit,
-                        const std::function<bool()>& stop = {});
+                        const std::function<bool()>& stop = {}, Share share = {});
 
 // How many windows `groups` groups of B are, at most all that there are; for any number of groups.
 int64_t windows_of(const SequentialWindows& windows, int64_t groups, int64_t B);

@@ -3,12 +3,15 @@
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <thread>
 
+#include "core/build.h"
 #include "core/console.h"
 #include "io/fields.h"
 #include "train/fork.h"
 #include "train/gemm_rate.h"
 #include "train/metrics.h"
+#include "train/pieces.h"
 #include "train/run_directory.h"
 #include "train/signals.h"
 #include "train/startup.h"
@@ -19,6 +22,7 @@ namespace keen {
 
 namespace {
 
+namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
@@ -28,20 +32,31 @@ double seconds_since(Clock::time_point start) {
 void warn(const std::string& sentence) { write_warning(sentence); }
 
 // A run in progress. Its constructor brings the trainer to where the run stands; `train` goes on from there.
+// Of several ranks all step, evaluate and stop together, and rank 0 alone has the run's directory: it decides
+// where the run goes on, writes what is to be written, and speaks.
 class Run {
  public:
-  Run(const RunConfig& config, const RunOptions& options, RunDirectory& directory, Trainer& trainer,
-      const Dataset& train, const Dataset* validation, double gemm_flops_per_s);
+  Run(const RunConfig& config, const RunOptions& options, const fs::path& path, RunDirectory* directory,
+      Communicator& comm, Trainer& trainer, const Dataset& train, const Dataset* validation,
+      double gemm_flops_per_s);
   void train();
+  // Whether what this raises is raised by every rank, at the same place.
+  bool ends_together() const { return ends_together_; }
 
  private:
-  void resume(const RunConfig& before, const Checkpoint& checkpoint);
+  std::optional<Checkpoint> checkpoint_to_resume() const;
+  std::optional<Checkpoint> agreed_checkpoint();
+  bool agreed(bool of_rank_0);
+  void resume(const Checkpoint& checkpoint);
   void start();
+  void say(const std::string& text) const;
+  void record_event(const std::string& event, const Json& fields);
   template <class Row> void record(const Row& row);
   void record_step(const StepResult& result, double step_s);
   void skip_step(const StepResult& result);
   void evaluate();
   void save(bool must);
+  bool write_checkpoint(bool must);
   [[noreturn]] void stop_by_signal();
   int64_t last_step() const {
     return std::min(config_.schedule.steps, config_.schedule.stop_after.value_or(config_.schedule.steps));
@@ -49,18 +64,21 @@ class Run {
   bool save_is_due() const;
   bool evaluation_is_due() const;
 
-  const RunConfig config_;
+  RunConfig config_;
   const RunOptions& options_;
-  RunDirectory& directory_;
+  const fs::path path_;
+  RunDirectory* directory_;  // of rank 0
+  Communicator& comm_;
   Trainer& trainer_;
   const Dataset& train_;
   const Dataset* validation_;
   std::string config_text_;
-  std::optional<MetricsWriter> metrics_;          // there as soon as the directory is a run's
-  std::optional<TensorBoardWriter> tensorboard_;  // there while it trains, where the config asks for it
+  std::optional<MetricsWriter> metrics_;          // of rank 0, as soon as the directory is a run's
+  std::optional<TensorBoardWriter> tensorboard_;  // likewise, while it trains, where the config asks for it
   StepLog log_;
   int64_t saved_step_ = -1, skips_in_a_row_ = 0;
   bool evaluation_is_owed_ = false;  // a signal came before the step's validation row was there
+  bool ends_together_ = false;
   double elapsed_before_s_ = 0;
   Clock::time_point started_ = Clock::now();
 };
@@ -103,11 +121,14 @@ bool lacks_evaluation(const Metrics& metrics, int64_t step) {
   return has(metrics.train) && !has(metrics.validation);
 }
 
-Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& directory, Trainer& trainer,
-         const Dataset& train, const Dataset* validation, double gemm_flops_per_s)
-    : config_(with_parent_of(config, directory)),
+Run::Run(const RunConfig& config, const RunOptions& options, const fs::path& path, RunDirectory* directory,
+         Communicator& comm, Trainer& trainer, const Dataset& train, const Dataset* validation,
+         double gemm_flops_per_s)
+    : config_(directory == nullptr ? config : with_parent_of(config, *directory)),
       options_(options),
+      path_(path),
       directory_(directory),
+      comm_(comm),
       trainer_(trainer),
       train_(train),
       validation_(validation),
@@ -115,45 +136,79 @@ Run::Run(const RunConfig& config, const RunOptions& options, RunDirectory& direc
       log_(config_, trainer, gemm_flops_per_s) {
   trainer_.state.seed = static_cast<uint64_t>(config.seed);
   trainer_.state.data_fingerprint = train.fingerprint();
-  if (directory.is_new()) {
+  if (const auto checkpoint = agreed_checkpoint())
+    resume(*checkpoint);
+  else
     start();
-    return;
-  }
-  const RunConfig before = load_run_config(directory.config());
-  if (const auto checkpoint = newest_checkpoint(directory.checkpoints(), warn)) {
-    resume(before, *checkpoint);
-    return;
-  }
-  if (has_checkpoints(directory.checkpoints()))
+}
+
+// Nothing where the run is new.
+std::optional<Checkpoint> Run::checkpoint_to_resume() const {
+  if (directory_->is_new()) return std::nullopt;
+  auto checkpoint = newest_checkpoint(directory_->checkpoints(), warn);
+  if (!checkpoint && has_checkpoints(directory_->checkpoints()))
     fail(Exit::checkpoint,
          "{}: no checkpoint is whole; restore one, or delete the directory to start the run anew",
-         directory.checkpoints().string());
-  start();
+         directory_->checkpoints().string());
+  return checkpoint;
+}
+
+// What rank 0 found, and its config, whose parent may come from the run's directory.
+std::optional<Checkpoint> Run::agreed_checkpoint() {
+  std::optional<Checkpoint> checkpoint;
+  std::string place;
+  if (directory_ != nullptr) {
+    checkpoint = checkpoint_to_resume();
+    if (checkpoint) place = fs::absolute(checkpoint->directory).string();
+  }
+  comm_.broadcast(place, "the checkpoint to go on from");
+  comm_.broadcast(config_text_, "the config");
+  if (directory_ != nullptr) return checkpoint;
+  config_ = parse_run_config(config_text_, "the config of rank 0");
+  if (!place.empty()) checkpoint = resolve_checkpoint(place, [](const std::string&) {});
+  return checkpoint;
+}
+
+bool Run::agreed(bool of_rank_0) {
+  double flag = comm_.rank() == 0 && of_rank_0 ? 1 : 0;
+  comm_.sum(std::span(&flag, 1), "the word of rank 0");
+  return flag > 0;
+}
+
+void Run::say(const std::string& text) const {
+  if (directory_ != nullptr) write_out(text);
+}
+
+void Run::record_event(const std::string& event, const Json& fields) {
+  if (metrics_) metrics_->write_event(event, fields);
 }
 
 // Nothing is written until the parent is known to fit, so that a fork that was refused does not take the
 // directory.
 void Run::start() {
   std::optional<ForkReport> fork;
-  if (config_.init.from) fork = fork_run(trainer_, config_, *config_.init.from, train_, validation_, warn);
-  directory_.write_config(config_text_);
-  metrics_.emplace(directory_.metrics(), warn);
-  if (!fork) {
-    metrics_->write_event("start", {{"step", 0}});
-    return;
+  if (config_.init.from)
+    fork = fork_run(trainer_, config_, *config_.init.from, train_, validation_,
+                    [this](const std::string& sentence) {
+                      if (directory_ != nullptr) warn(sentence);
+                    });
+  if (directory_ != nullptr) {
+    directory_->write_config(config_text_);
+    metrics_.emplace(directory_->metrics(), warn);
   }
+  if (!fork) return record_event("start", {{"step", 0}});
   const ForkReport& report = *fork;
-  write_out(describe(report) + "\n");
-  metrics_->write_event("fork", {{"step", trainer_.state.step},
-                                 {"parent", report.parent.directory.string()},
-                                 {"parent_step", report.parent.step},
-                                 {"parent_hash", report.parent.hash},
-                                 {"loss_before", report.loss_before},
-                                 {"loss_after", report.loss_after}});
+  say(describe(report) + "\n");
+  record_event("fork", {{"step", trainer_.state.step},
+                        {"parent", report.parent.directory.string()},
+                        {"parent_step", report.parent.step},
+                        {"parent_hash", report.parent.hash},
+                        {"loss_before", report.loss_before},
+                        {"loss_after", report.loss_after}});
   save(true);
 }
 
-void Run::resume(const RunConfig& before, const Checkpoint& checkpoint) {
+void Run::resume(const Checkpoint& checkpoint) {
   trainer_.state = resume_checkpoint(checkpoint, trainer_.gpt.params);
   trainer_.weights_changed();
   if (trainer_.state.data_fingerprint != train_.fingerprint())
@@ -161,38 +216,41 @@ void Run::resume(const RunConfig& before, const Checkpoint& checkpoint) {
          "data.train: {} is not the data that this run was trained on (fingerprint {}, now {}); restore it, "
          "or fork with "
          "--init-from {}",
-         config_.data.train, trainer_.state.data_fingerprint, train_.fingerprint(),
-         directory_.path().string());
+         config_.data.train, trainer_.state.data_fingerprint, train_.fingerprint(), path_.string());
   saved_step_ = trainer_.state.step;
   elapsed_before_s_ = trainer_.state.elapsed_s;
   Json changed = Json::object();
-  for (const Difference& d : differences(before, config_)) changed[d.key] = {d.left, d.right};
-  directory_.write_config(config_text_);
-  metrics_.emplace(directory_.metrics(), warn);
-  evaluation_is_owed_ =
-      evaluation_is_due() && lacks_evaluation(read_metrics(directory_.metrics()), saved_step_);
+  bool owed = false;
+  if (directory_ != nullptr) {
+    for (const Difference& d : differences(load_run_config(directory_->config()), config_))
+      changed[d.key] = {d.left, d.right};
+    directory_->write_config(config_text_);
+    metrics_.emplace(directory_->metrics(), warn);
+    owed = evaluation_is_due() && lacks_evaluation(read_metrics(directory_->metrics()), saved_step_);
+  }
+  evaluation_is_owed_ = agreed(owed);
   if (saved_step_ >= last_step() && !evaluation_is_owed_) return;
-  metrics_->write_event("resume", {{"step", saved_step_}, {"changed", changed}});
-  write_out(fmt::format("Resuming {} after step {}\n", directory_.path().string(), saved_step_));
+  record_event("resume", {{"step", saved_step_}, {"changed", changed}});
+  say(fmt::format("Resuming {} after step {}\n", path_.string(), saved_step_));
 }
 
 template <class Row> void Run::record(const Row& row) {
-  metrics_->write(row);
+  if (metrics_) metrics_->write(row);
   if (tensorboard_) tensorboard_->write(row);
 }
 
 void Run::train() {
   if (trainer_.state.step >= last_step() && !evaluation_is_owed_) {
-    write_out(fmt::format("{} is finished: {} of {} steps are done\n", directory_.path().string(),
-                          trainer_.state.step, config_.schedule.steps));
+    say(fmt::format("{} is finished: {} of {} steps are done\n", path_.string(), trainer_.state.step,
+                    config_.schedule.steps));
     return;
   }
-  if (config_.log.tensorboard)
-    tensorboard_.emplace(directory_.path(), trainer_.state.step, trainer_.state.tokens, warn);
+  if (config_.log.tensorboard && directory_ != nullptr)
+    tensorboard_.emplace(path_, trainer_.state.step, trainer_.state.tokens, warn);
   started_ = Clock::now();
   if (evaluation_is_owed_) {
     evaluate();
-    if (stop_signal() != 0) stop_by_signal();
+    if (trainer_.stop_asked()) stop_by_signal();
   }
   while (trainer_.state.step < last_step()) {
     const Clock::time_point step_started = Clock::now();
@@ -207,11 +265,11 @@ void Run::train() {
     const int64_t step = trainer_.state.step;
     const bool last = step == last_step();
     if (evaluation_is_due()) evaluate();
-    if (stop_signal() != 0) stop_by_signal();
+    if (trainer_.stop_asked()) stop_by_signal();
     if (last || save_is_due()) save(last);
   }
-  metrics_->write_event("stop", {{"step", trainer_.state.step}, {"reason", "done"}});
-  log_.finished(seconds_since(started_));
+  record_event("stop", {{"step", trainer_.state.step}, {"reason", "done"}});
+  if (directory_ != nullptr) log_.finished(seconds_since(started_));
 }
 
 bool Run::evaluation_is_due() const {
@@ -230,6 +288,7 @@ bool Run::save_is_due() const {
 
 void Run::record_step(const StepResult& result, double step_s) {
   trainer_.state.elapsed_s = elapsed_before_s_ + seconds_since(started_);
+  if (directory_ == nullptr) return;
   const TrainRow row = log_.row(result, step_s);
   record(row);
   log_.step(row, last_step());
@@ -243,8 +302,8 @@ void Run::skip_step(const StepResult& result) {
   const std::string what = result.first_bad.empty()
                                ? "the loss is not finite"
                                : fmt::format("the gradient of {} is not finite", result.first_bad);
-  metrics_->write_event("non_finite",
-                        {{"step", step}, {"loss", result.loss}, {"first_bad", result.first_bad}});
+  record_event("non_finite", {{"step", step}, {"loss", result.loss}, {"first_bad", result.first_bad}});
+  ends_together_ = true;
   if (config_.non_finite == NonFinite::stop)
     fail(Exit::non_finite,
          "step {}: {} (loss {}); weights and checkpoints are untouched. Lower optimizer.lr, or set "
@@ -257,14 +316,17 @@ void Run::skip_step(const StepResult& result) {
          "Weights and "
          "checkpoints are untouched; fork from an earlier checkpoint with a lower optimizer.lr",
          step, what, result.loss, kMostInARow - 1);
+  ends_together_ = false;
   ++trainer_.state.skipped_steps;
-  warn(fmt::format("step {}: {}; the batch is left out ({} so far)", step, what,
-                   trainer_.state.skipped_steps));
+  if (directory_ != nullptr)
+    warn(fmt::format("step {}: {}; the batch is left out ({} so far)", step, what,
+                     trainer_.state.skipped_steps));
 }
 
 void Run::evaluate() {
   const std::optional<double> loss = trainer_.validate();
   if (!loss) return;  // a signal came
+  if (directory_ == nullptr) return;
   const TrainState& state = trainer_.state;
   record(ValidationRow{
       .step = state.step, .tokens = state.tokens, .loss = *loss, .perplexity = std::exp(*loss)});
@@ -276,13 +338,25 @@ void Run::evaluate() {
 void Run::save(bool must) {
   TrainState& state = trainer_.state;
   if (saved_step_ == state.step) return;
+  bool saved = false;
+  if (directory_ == nullptr)
+    serve_pieces(trainer_.gpt.params, comm_);
+  else
+    saved = write_checkpoint(must);
+  if (agreed(saved)) saved_step_ = state.step;
+}
+
+// False where the save failed.
+bool Run::write_checkpoint(bool must) {
+  TrainState& state = trainer_.state;
   try {
     metrics_->sync();
     if (tensorboard_) tensorboard_->flush();
-    save_checkpoint(directory_.checkpoints(),
+    save_checkpoint(directory_->checkpoints(),
                     {.params = trainer_.gpt.params,
                      .state = state,
                      .config = config_text_,
+                     .comm = &comm_,
                      .keep = config_.checkpoint.keep,
                      .keep_steps = config_.checkpoint.keep_steps},
                     warn);
@@ -292,54 +366,96 @@ void Run::save(bool must) {
     metrics_->write_event("save_failed", {{"step", state.step}, {"reason", error.what()}});
     warn(fmt::format("step {}: {}; training goes on (failed saves so far: {})", state.step, error.what(),
                      state.failed_saves));
-    return;
+    return false;
   }
-  saved_step_ = state.step;
   metrics_->write_event("save", {{"step", state.step}});
   log_.saved(state.step);
+  return true;
 }
 
 void Run::stop_by_signal() {
   const int signal = stop_signal();
   save(true);
-  metrics_->write_event("stop", {{"step", trainer_.state.step}, {"reason", "signal"}, {"signal", signal}});
+  record_event("stop", {{"step", trainer_.state.step}, {"reason", "signal"}, {"signal", signal}});
+  ends_together_ = true;
   fail(Exit::stopped,
-       "stopped by signal {} after step {}; the state is saved, and the same command goes on from there",
-       signal, trainer_.state.step);
+       "stopped by {} after step {}; the state is saved, and the same command goes on from there",
+       signal != 0 ? fmt::format("signal {}", signal) : "a signal to another rank", trainer_.state.step);
+}
+
+// What every rank does. `ends_together` tells whether what this raises is raised by all of them.
+void train_rank(const RunConfig& config, const RunOptions& options, Communicator& comm, bool& ends_together) {
+  const bool leads = comm.rank() == 0;
+  check_batch(config, comm.size());
+  const Dataset train(config.data.train, config.model.vocab_size);
+  std::optional<Dataset> validation;
+  if (config.data.validation) validation.emplace(*config.data.validation, config.model.vocab_size);
+  const Dataset* validation_data = validation ? &*validation : nullptr;
+  const fs::path path = options.run_dir.empty() ? fs::path("runs") / config.name : options.run_dir;
+
+  if (options.dry_run) {
+    const Trainer trainer(config, train, validation_data, comm, true);
+    if (!leads) return;
+    std::string fork;
+    if (config.init.from)
+      fork = "\n" + describe(plan_fork(trainer.gpt.params, config, *config.init.from, train, warn));
+    write_out(dry_run_report({config, trainer, train, validation_data, comm.size(), 0}) + fork);
+    if (!kCudaBuilt && trainer.device() == Device::cuda)
+      warn(
+          "this build has no CUDA backend, so nothing of this can run here; it is planned for a build that "
+          "has "
+          "one (cmake -DKEEN_CUDA=ON). To train with this build: --set device=cpu");
+    return;
+  }
+  std::optional<RunDirectory> directory;
+  if (leads) {
+    directory.emplace(path);
+    clean_up_checkpoints(directory->checkpoints(), warn);
+    if (!directory->is_new())
+      refuse_other_config(load_run_config(directory->config()), config, *directory, options);
+  }
+  Trainer trainer(config, train, validation_data, comm);
+  double gemm_flops_per_s = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
+  comm.sum(std::span(&gemm_flops_per_s, 1), "the GEMM rate");
+  const StartupFacts facts{config, trainer, train, validation_data, comm.size(), gemm_flops_per_s};
+  if (leads) write_out(startup_table(facts) + "\n");
+  Run run(config, options, path, leads ? &*directory : nullptr, comm, trainer, train, validation_data,
+          gemm_flops_per_s);
+  if (leads) directory->write_environment(environment_json(facts));
+  try {
+    run.train();
+  } catch (...) {
+    ends_together = run.ends_together();
+    throw;
+  }
+}
+
+// An error of one rank is the end of all. Where all have the same one, as with a config that none can run,
+// rank 0 says it and ends the others before they do.
+void end_all_ranks(Communicator& comm, Exit exit, const char* message) {
+  if (comm.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  write_err(fmt::format("keen: rank {}: error: {}\n", comm.rank(), message));
+  comm.abort(exit);
 }
 
 }  // namespace
 
 void run_training(const RunConfig& config, const RunOptions& options) {
   catch_stop_signals();
-  const std::unique_ptr<Communicator> comm = make_communicator();
-  check_batch(config, comm->size());
-  const Dataset train(config.data.train, config.model.vocab_size);
-  std::optional<Dataset> validation;
-  if (config.data.validation) validation.emplace(*config.data.validation, config.model.vocab_size);
-  const Dataset* validation_data = validation ? &*validation : nullptr;
-  const std::filesystem::path path =
-      options.run_dir.empty() ? std::filesystem::path("runs") / config.name : options.run_dir;
-
-  if (options.dry_run) {
-    const Trainer trainer(config, train, validation_data, *comm, true);
-    std::string fork;
-    if (config.init.from)
-      fork = "\n" + describe(plan_fork(trainer.gpt.params, config, *config.init.from, train, warn));
-    write_out(dry_run_report({config, trainer, train, validation_data, comm->size(), 0}) + fork);
-    return;
+  const std::unique_ptr<Communicator> comm =
+      make_communicator(resolve_device(config.device), config.parallel.timeout_s);
+  bool ends_together = false;
+  try {
+    train_rank(config, options, *comm, ends_together);
+  } catch (const Error& error) {
+    if (comm->size() > 1 && !ends_together) end_all_ranks(*comm, error.exit, error.what());
+    // Rank 0 speaks for all.
+    if (comm->rank() > 0) throw Error(error.exit, "");
+    throw;
+  } catch (const std::exception& error) {
+    if (comm->size() > 1) end_all_ranks(*comm, Exit::internal, error.what());
+    throw;
   }
-  RunDirectory directory(path);
-  clean_up_checkpoints(directory.checkpoints(), warn);
-  if (!directory.is_new())
-    refuse_other_config(load_run_config(directory.config()), config, directory, options);
-  Trainer trainer(config, train, validation_data, *comm);
-  const double gemm_flops_per_s = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
-  const StartupFacts facts{config, trainer, train, validation_data, comm->size(), gemm_flops_per_s};
-  write_out(startup_table(facts) + "\n");
-  Run run(config, options, directory, trainer, train, validation_data, gemm_flops_per_s);
-  directory.write_environment(environment_json(facts));
-  run.train();
 }
 
 }  // namespace keen

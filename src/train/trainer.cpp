@@ -65,13 +65,7 @@ Trainer::Trainer(const RunConfig& config, const Dataset& train, const Dataset* v
             .deterministic = config.deterministic} {
   ctx_.time_gemms = config.time_gemms;
   if (validation != nullptr) validation_.emplace(*validation, config.model.context);
-  for (const Param& p : gpt.params.all())
-    segments_.push_back({.begin = p.offset,
-                         .end = p.offset + p.count(),
-                         .weight_decay = p.decays() ? config.optimizer.weight_decay : 0,
-                         .updates = 1,
-                         .learned = p.learned});
-  state.updates.assign(segments_.size(), 0);
+  state.updates.assign(gpt.params.all().size(), 0);
   plan_and_allocate(
       ctx_, arenas_, [this] { bind(); }, [this] { plan_step(); }, !plan_only);
   if (plan_only) return;
@@ -81,12 +75,30 @@ Trainer::Trainer(const RunConfig& config, const Dataset& train, const Dataset* v
 }
 
 void Trainer::bind() {
-  gpt.bind(true, gpt.config.context, arenas_);
+  const Sharing sharing{.rank = comm_.rank(),
+                        .ranks = comm_.size(),
+                        .share_out = comm_.size() > 1 && config_.parallel.zero > 0};
+  gpt.bind(true, gpt.config.context, arenas_, sharing);
+  segments_.clear();
+  for (const Param& p : gpt.params.all())
+    segments_.push_back({.begin = p.offset + p.first,
+                         .end = p.offset + p.first + p.owned,
+                         .weight_decay = p.decays() ? config_.optimizer.weight_decay : 0,
+                         .updates = 1,
+                         .learned = p.learned,
+                         .shift = p.shift});
+  // What every rank owns is counted once.
+  measured_ = segments_;
+  for (size_t i = 0; i < measured_.size(); ++i)
+    measured_[i].learned &= !sharing.share_out || sharing.rank == 0 || !gpt.params.all()[i].is_vector();
   const Keep keep = config_.recompute == Recompute::block ? Keep::inputs : Keep::everything;
   acts_ = take_gpt_acts(gpt, pass_, keep, arenas_.activations);
   tokens_.bind(pass_.N(), arenas_.activations);
-  grad_square_sums_ = arenas_.activations.take({static_cast<int64_t>(segments_.size())}, DType::f64);
-  loss_ = arenas_.activations.take({1}, DType::f64);
+  const auto n = static_cast<int64_t>(segments_.size());
+  summed_ = arenas_.activations.take({n + 2}, DType::f64);
+  grad_square_sums_ = summed_.rows(0, n);
+  loss_ = summed_.rows(n, n + 1);
+  stops_ = summed_.rows(n + 1, n + 2);
   clip_ = arenas_.activations.take({2}, DType::f64);
 }
 
@@ -104,7 +116,8 @@ void Trainer::plan_step() {
 StepResult Trainer::step() {
   StepResult result{.outcome = StepResult::Outcome::updated,
                     .lr = learning_rate(config_.schedule, config_.optimizer.lr, state.step + 1)};
-  const auto reduce = [this](int64_t bucket) { comm_.start_sum(bucket_gradients(bucket)); };
+  // Of bucket b the matrices are complete; the vectors of all buckets follow as one part.
+  const auto reduce = [this](int64_t bucket) { start_sum_of_gradients(1 + bucket); };
   const auto read = [this](int64_t first, int32_t* inputs, int32_t* targets) {
     read_batch(first, inputs, targets);
   };
@@ -113,26 +126,26 @@ StepResult Trainer::step() {
     return state.sequences + batch + (micro % accumulation_ * comm_.size() + comm_.rank()) * pass_.B;
   };
 
+  comm_.at_step(state.step + 1);
   ops::zero(ctx_, gpt.params.grad());
-  ops::zero(ctx_, loss_);
+  ops::zero(ctx_, summed_);
   for (int64_t micro = 0; micro < accumulation_; ++micro) {
-    if (stop_signal() != 0) return {.outcome = StepResult::Outcome::interrupted};
+    if (comm_.size() == 1 && stop_signal() != 0) return {.outcome = StepResult::Outcome::interrupted};
     tokens_.next(ctx_, first_of(micro), read);
-    if (comm_.size() == 1)
-      micro_step_.run(ctx_, [this] { micro_step({}); });
+    if (comm_.size() > 1 && micro + 1 == accumulation_)
+      micro_step(reduce);
     else
-      micro_step(micro + 1 == accumulation_ ? reduce : std::function<void(int64_t)>());
+      micro_step_.run(ctx_, [this] { micro_step({}); });
     tokens_.prepare(ctx_, first_of(micro + 1), read);
   }
-  comm_.finish_sums();
   if (comm_.size() > 1) {
-    check(ctx_.device == Device::cpu,
-          "Trainer: several ranks on CUDA need a communicator that adds on the device");
-    comm_.sum({loss_.as<double>(), 1});
+    start_sum_of_gradients(0);
+    comm_.finish(ctx_);
   }
 
   measure_gradients();
   update_weights(result.lr);
+  gather_values();
   read_result(result);
   state.sequences += config_.batch.sequences;
   if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
@@ -154,8 +167,24 @@ void Trainer::micro_step(const std::function<void(int64_t)>& bucket_done) {
   ops::add_sum(ctx_, loss_, acts_.losses, tokens);
 }
 
+// Every rank has the sum of its slice then; where it updates the whole, of all slices.
+void Trainer::start_sum_of_gradients(int64_t part) {
+  const Tensor grad = gpt.params.part(gpt.params.grad(), part);
+  if (grad.count() == 0) return;
+  const std::string what =
+      part == 0 ? "the gradients of the vectors" : fmt::format("the gradients of bucket {}", part - 1);
+  comm_.start_sum_slices(ctx_, grad, what);
+  if (part == 0 || !shares_out()) comm_.start_gather_slices(ctx_, grad, what);
+}
+
 void Trainer::measure_gradients() {
-  ops::sum_of_squares(ctx_, grad_square_sums_, gpt.params.grad(), segments_);
+  ops::sum_of_squares(ctx_, grad_square_sums_, gpt.params.grad(), measured_);
+  if (comm_.size() > 1 && !ctx_.planning) {
+    const double stop = stop_signal() != 0 ? 1 : 0;
+    copy_now(stops_, view_of(std::span(&stop, 1)));
+    comm_.sum(ctx_, shares_out() ? summed_ : summed_.rows(grad_square_sums_.count(), summed_.count()),
+              "the loss and the gradient norm");
+  }
   ops::clip_factor(ctx_, clip_, grad_square_sums_, config_.optimizer.grad_clip, loss_);
 }
 
@@ -176,19 +205,38 @@ void Trainer::update_weights(double lr) {
                     .clip = clip_});
 }
 
+// The values that ops read, of what the other ranks have updated.
+void Trainer::gather_values() {
+  if (!shares_out()) return;
+  for (int64_t part = 1; part < gpt.params.parts(); ++part)
+    if (const Tensor values = gpt.params.part(gpt.params.values(), part); values.count() > 0)
+      comm_.start_gather_slices(ctx_, values, fmt::format("the weights of bucket {}", part - 1));
+  comm_.finish(ctx_);
+}
+
+void Trainer::weights_changed() {
+  gpt.params.round_values(ctx_);
+  if (gpt.params.shares_out_masters()) gather_values();
+}
+
+bool Trainer::stop_asked() const { return comm_.size() > 1 ? stop_agreed_ : stop_signal() != 0; }
+
 void Trainer::read_result(StepResult& result) {
   if (ctx_.device == Device::cpu) {
     result.loss = *loss_.as<double>();
     result.grad_norm = *clip_.as<double>();
+    stop_agreed_ = *stops_.as<double>() > 0;
   } else {
-    if (!result_) result_.emplace(ctx_.device, 2 * int64_t{sizeof(double)}, "the result of a step");
-    const Tensor numbers = result_->as_tensor(2, DType::f64);
+    if (!result_) result_.emplace(ctx_.device, 3 * int64_t{sizeof(double)}, "the result of a step");
+    const Tensor numbers = result_->as_tensor(3, DType::f64);
     copy(ctx_, numbers.rows(0, 1), loss_);
     copy(ctx_, numbers.rows(1, 2), clip_.rows(0, 1));
+    copy(ctx_, numbers.rows(2, 3), stops_);
     result_->mark(ctx_);
     result_->wait();
     result.loss = numbers.as<double>()[0];
     result.grad_norm = numbers.as<double>()[1];
+    stop_agreed_ = numbers.as<double>()[2] > 0;
   }
   if (std::isfinite(result.grad_norm)) return;
   const std::vector<double> squares = to_doubles(grad_square_sums_);
@@ -205,23 +253,18 @@ std::optional<double> Trainer::validate() {
       [&](int64_t, std::span<const double> losses) {
         sum = std::accumulate(losses.begin(), losses.end(), sum);
       },
-      [] { return stop_signal() != 0; });
-  if (!whole) return std::nullopt;
-  return sum / static_cast<double>(count * pass_.T);
+      [] { return stop_signal() != 0; }, {.part = comm_.rank(), .of = comm_.size()});
+  std::array<double, 2> summed = {sum, whole ? 0.0 : 1.0};
+  comm_.sum(summed, "the validation loss");
+  if (summed[1] > 0) {
+    stop_agreed_ = true;
+    return std::nullopt;
+  }
+  return summed[0] / static_cast<double>(count * pass_.T);
 }
 
 void Trainer::read_batch(int64_t first_sequence, int32_t* inputs, int32_t* targets) const {
   loader_.fill(first_sequence, pass_.B, inputs, targets);
-}
-
-Tensor Trainer::bucket_gradients(int64_t bucket) const {
-  int64_t begin = -1, end = -1;
-  for (const Param& p : gpt.params.all()) {
-    if (p.bucket != bucket) continue;
-    if (begin < 0) begin = p.offset;
-    end = p.offset + p.count();
-  }
-  return gpt.params.grad().rows(begin, end);
 }
 
 std::vector<MemoryUse> Trainer::memory() const {

@@ -53,20 +53,25 @@ class Trainer {
           bool plan_only = false);
 
   // One update: forward and backward over the micro-batches of the global batch that `state` stands before,
-  // clipping by the global norm, AdamW.
+  // clipping by the global norm, AdamW. Of several ranks each takes every ranks-th micro-batch; they add
+  // gradients bucket by bucket while backward goes on, and with parallel.zero 1 each updates its slices.
   StepResult step();
 
   // Mean loss (nats a token) over evaluate.batches groups of micro_sequences windows from the start of the
-  // validation data, fewer where it is short. Only with validation data; nothing when a signal came.
+  // validation data, fewer where it is short. Only with validation data; nothing when a signal came. Ranks
+  // share the groups out.
   std::optional<double> validate();
   bool has_validation() const { return validation_.has_value(); }
+  // Whether a signal asks for an end: of several ranks, whether one came to any of them before the last step
+  // or validation, so that all of them say the same.
+  bool stop_asked() const;
 
   // Everything beside the parameters that a checkpoint holds; `step` advances it.
   TrainState state;
   Gpt gpt;
 
-  // To be called after the masters changed from outside (load, fork).
-  void weights_changed() { gpt.params.round_values(ctx_); }
+  // To be called after the masters changed from outside (load, fork), on all ranks.
+  void weights_changed();
   std::vector<MemoryUse> memory() const;
   int64_t tokens_per_step() const { return config_.batch.sequences * gpt.config.context; }
   Device device() const { return ctx_.device; }
@@ -77,10 +82,12 @@ class Trainer {
   void plan_step();
   void read_batch(int64_t first_sequence, int32_t* inputs, int32_t* targets) const;
   void micro_step(const std::function<void(int64_t)>& bucket_done);
+  void start_sum_of_gradients(int64_t part);
   void measure_gradients();
   void update_weights(double lr);
+  void gather_values();
   void read_result(StepResult& result);
-  Tensor bucket_gradients(int64_t bucket) const;
+  bool shares_out() const { return gpt.params.sharing().share_out; }
 
   RunConfig config_;
   Communicator& comm_;
@@ -93,11 +100,16 @@ class Trainer {
   GptActs acts_;
   TokenFeed tokens_;
   Recording micro_step_;
-  Tensor grad_square_sums_;              // (number of parameters)  float64
-  Tensor loss_;                          // (1)  float64; mean over the global batch
+  // What ranks add before an update, (number of parameters + 2) float64, and its parts.
+  Tensor summed_;
+  Tensor grad_square_sums_;              // (number of parameters)
+  Tensor loss_;                          // (1)  mean over the global batch
+  Tensor stops_;                         // (1)  ranks that a signal came to
   Tensor clip_;                          // (2)  float64; global norm, and the factor that clips
   std::optional<StagingBuffer> result_;  // where the host reads loss and norm on CUDA
-  std::vector<ops::Segment> segments_;   // one a parameter, in the order of gpt.params
+  std::vector<ops::Segment> segments_;  // what this rank updates, one a parameter, in the order of gpt.params
+  std::vector<ops::Segment> measured_;  // what this rank adds to the global norm, likewise
+  bool stop_agreed_ = false;
 };
 
 }  // namespace keen

@@ -1,0 +1,327 @@
+#include "comm/host_communicator.h"
+
+#include <sched.h>
+
+#include <chrono>
+#include <cstring>
+
+#include "core/console.h"
+#include "core/parallel.h"
+
+namespace keen {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+// Bytes of a slice that travel at a time; while one piece is added the next one is on its way.
+constexpr int64_t kPieceBytes = int64_t{1} << 20;
+// A rank that computes looks for questions this often.
+constexpr auto kIdle = milliseconds(50);
+// A rank that has not answered a question for so long does not answer.
+constexpr auto kAnswerTime = milliseconds(2000);
+// The first step waits for whatever starts late on other machines.
+constexpr double kShortestFirstTimeout_s = 120;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+Tensor slice_of(const Tensor& flat, int slice, int slices) {
+  const int64_t n = flat.count() / slices;
+  return flat.rows(slice * n, (slice + 1) * n);
+}
+std::span<std::byte> bytes_of(const Tensor& t) { return {t.data, static_cast<size_t>(t.bytes())}; }
+
+void add(const Tensor& to, const Tensor& from) {
+  with_float_type(to.dtype, [&]<class T>() {
+    T* __restrict sum = to.as<T>();
+    const T* __restrict part = from.as<T>();
+    const int64_t n = to.count();
+    if constexpr (std::is_same_v<T, bf16>) {
+      check(false, "sum_slices: of float32 or float64");
+    } else {
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) sum[i] += part[i];
+    }
+  });
+}
+
+}  // namespace
+
+HostCommunicator::HostCommunicator(std::function<std::unique_ptr<Messages>()> connect, double timeout_s)
+    : timeout_s_(timeout_s), scratch_(2 * kPieceBytes) {
+  thread_ = std::thread([this, connect = std::move(connect)] { serve(connect); });
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return connected_; });
+  if (!connect_error_) return;
+  lock.unlock();
+  thread_.join();
+  std::rethrow_exception(connect_error_);
+}
+
+HostCommunicator::~HostCommunicator() {
+  {
+    const std::lock_guard lock(mutex_);
+    ends_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void HostCommunicator::start(std::string_view what, std::function<void()> run) {
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.push_back({std::string(what), std::move(run)});
+  }
+  changed_.notify_all();
+}
+
+void HostCommunicator::finish() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return jobs_.empty(); });
+}
+
+void HostCommunicator::start_sum_slices(Context& ctx, Tensor flat, std::string_view what) {
+  check(flat.count() % size_ == 0, "start_sum_slices: equal slices");
+  if (!ctx.planning) start(what, [this, flat] { sum_slices(flat); });
+}
+
+void HostCommunicator::start_gather_slices(Context& ctx, Tensor flat, std::string_view what) {
+  check(flat.count() % size_ == 0, "start_gather_slices: equal slices");
+  if (!ctx.planning) start(what, [this, flat] { gather_slices(flat); });
+}
+
+void HostCommunicator::sum(Context& ctx, Tensor numbers, std::string_view what) {
+  check(numbers.dtype == DType::f64, "sum: of float64");
+  if (!ctx.planning) sum({numbers.as<double>(), static_cast<size_t>(numbers.count())}, what);
+}
+
+void HostCommunicator::sum(std::span<double> numbers, std::string_view what) {
+  start(what, [this, numbers] { sum_numbers(numbers); });
+  finish();
+}
+
+void HostCommunicator::broadcast(std::string& text, std::string_view what) {
+  start(what, [this, &text] {
+    uint64_t length = text.size();
+    const std::span length_bytes(reinterpret_cast<std::byte*>(&length), sizeof length);
+    if (rank_ == 0) {
+      for (int to = 1; to < size_; ++to) send_bytes(to, length_bytes);
+      for (int to = 1; to < size_; ++to) send_bytes(to, std::as_bytes(std::span(text)));
+    } else {
+      messages_->start_receive(0, length_bytes);
+      wait();
+      text.resize(length);
+      messages_->start_receive(0, std::as_writable_bytes(std::span(text)));
+    }
+    wait();
+  });
+  finish();
+}
+
+void HostCommunicator::send(int to, std::span<const std::byte> bytes, std::string_view what) {
+  start(what, [this, to, bytes] {
+    send_bytes(to, bytes);
+    wait();
+  });
+  finish();
+}
+
+void HostCommunicator::receive(int from, std::span<std::byte> bytes, std::string_view what) {
+  start(what, [this, from, bytes] {
+    messages_->start_receive(from, bytes);
+    wait();
+  });
+  finish();
+}
+
+void HostCommunicator::abort(Exit exit) {
+  abort_exit_ = static_cast<int>(exit);
+  changed_.notify_all();
+  for (;;) std::this_thread::sleep_for(milliseconds(1000));
+}
+
+void HostCommunicator::serve(const std::function<std::unique_ptr<Messages>()>& connect) {
+  try {
+    messages_ = connect();
+    rank_ = messages_->rank();
+    size_ = messages_->size();
+  } catch (...) {
+    connect_error_ = std::current_exception();
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    connected_ = true;
+  }
+  changed_.notify_all();
+  if (connect_error_) return;
+  try {
+    serve_jobs();
+    messages_.reset();
+  } catch (const std::exception& error) {
+    write_err(fmt::format("keen: rank {}: step {}: {}: {}\n", rank_, step_.load(), waits_for_, error.what()));
+    messages_->abort(static_cast<int>(Exit::communication));
+  }
+}
+
+void HostCommunicator::serve_jobs() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait_for(lock, kIdle, [this] { return !jobs_.empty() || ends_ || abort_exit_ != 0; });
+    abort_if_asked();
+    if (jobs_.empty() && ends_) return;
+    if (jobs_.empty()) {
+      lock.unlock();
+      answer_notes();
+      lock.lock();
+      continue;
+    }
+    Job& job = jobs_.front();  // others are put behind it meanwhile, which leaves it where it is
+    lock.unlock();
+    waits_for_ = job.what;
+    job.run();
+    waits_for_.clear();
+    lock.lock();
+    jobs_.pop_front();
+    if (jobs_.empty()) changed_.notify_all();
+  }
+}
+
+// In round k a rank sends the slice of the rank k behind it, and adds what the rank k before it sends: the
+// order in which a slice is summed depends on the slice alone.
+void HostCommunicator::sum_slices(Tensor flat) {
+  const Tensor own = slice_of(flat, rank_, size_);
+  const int64_t piece = kPieceBytes / size_of(flat.dtype);
+  Tensor sum_to, came;  // of the piece before
+  int64_t turn = 0;
+  for (int k = 1; k < size_; ++k) {
+    const int to = (rank_ + k) % size_, from = (rank_ + size_ - k) % size_;
+    const Tensor theirs = slice_of(flat, to, size_);
+    for (int64_t begin = 0; begin < own.count(); begin += piece, ++turn) {
+      const int64_t end = std::min(begin + piece, own.count());
+      Tensor arriving = own.rows(begin, end);
+      arriving.data = scratch_.data() + turn % 2 * kPieceBytes;
+      send_bytes(to, bytes_of(theirs.rows(begin, end)));
+      messages_->start_receive(from, bytes_of(arriving));
+      if (sum_to) add(sum_to, came);
+      sum_to = own.rows(begin, end);
+      came = arriving;
+      wait();
+    }
+  }
+  if (sum_to) add(sum_to, came);
+}
+
+void HostCommunicator::gather_slices(Tensor flat) {
+  for (int k = 1; k < size_; ++k) {
+    send_bytes((rank_ + k) % size_, bytes_of(slice_of(flat, rank_, size_)));
+    const int from = (rank_ + size_ - k) % size_;
+    messages_->start_receive(from, bytes_of(slice_of(flat, from, size_)));
+  }
+  wait();
+}
+
+// Every rank adds the numbers of all in the order of ranks.
+void HostCommunicator::sum_numbers(std::span<double> numbers) {
+  const size_t n = numbers.size();
+  std::vector<double> all(n * static_cast<size_t>(size_));
+  const auto part = [&](int rank) { return std::span(all).subspan(n * static_cast<size_t>(rank), n); };
+  std::copy(numbers.begin(), numbers.end(), part(rank_).begin());
+  for (int k = 1; k < size_; ++k) {
+    send_bytes((rank_ + k) % size_, std::as_bytes(part(rank_)));
+    const int from = (rank_ + size_ - k) % size_;
+    messages_->start_receive(from, std::as_writable_bytes(part(from)));
+  }
+  wait();
+  for (size_t i = 0; i < n; ++i) {
+    numbers[i] = 0;
+    for (int rank = 0; rank < size_; ++rank) numbers[i] += part(rank)[i];
+  }
+}
+
+void HostCommunicator::send_bytes(int to, std::span<const std::byte> bytes) {
+  messages_->start_send(to, bytes);
+  bytes_sent_ += static_cast<int64_t>(bytes.size());
+}
+
+// Until all that was begun is done. Other threads of this machine may have work, so the core is given away
+// soon.
+void HostCommunicator::wait() {
+  const Clock::time_point started = Clock::now();
+  Clock::time_point noted = started;
+  const double limit_s = step_ > 1 ? timeout_s_ : std::max(timeout_s_, kShortestFirstTimeout_s);
+  for (int64_t turn = 0; !messages_->poll(); ++turn) {
+    if (turn < 1000)
+      sched_yield();
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+    if (turn % 64 != 63) continue;
+    abort_if_asked();
+    if (Clock::now() - noted < kIdle) continue;
+    noted = Clock::now();
+    answer_notes();
+    if (seconds_since(started) > limit_s) give_up();
+  }
+}
+
+Note HostCommunicator::note(Note::Kind kind) const {
+  Note note{.kind = kind, .from = rank_, .step = step_};
+  waits_for_.copy(note.waits_for.data(), note.waits_for.size() - 1);
+  return note;
+}
+
+void HostCommunicator::answer_notes() {
+  while (const auto got = messages_->next_note()) {
+    if (got->kind != Note::Kind::question) continue;
+    messages_->send_note(got->from, note(Note::Kind::answer));
+    lower_rank_asked_ |= got->from < rank_;
+  }
+}
+
+// Asks everybody where they are, says who does not answer, and ends the run. Several ranks find out at about
+// the same time: the lowest of them speaks at once, and the others where it has not ended them soon after.
+void HostCommunicator::give_up() {
+  const int64_t step = step_;
+  for (int rank = 0; rank < size_; ++rank)
+    if (rank != rank_) messages_->send_note(rank, note(Note::Kind::question));
+  std::vector<std::string> places(static_cast<size_t>(size_));
+  const auto gather = [&](milliseconds time) {
+    for (const auto asked = Clock::now(); Clock::now() - asked < time;) {
+      messages_->poll();
+      while (const auto got = messages_->next_note()) {
+        if (got->kind == Note::Kind::question) {
+          messages_->send_note(got->from, note(Note::Kind::answer));
+          lower_rank_asked_ |= got->from < rank_;
+        }
+        // Whoever asks answers by that.
+        const std::string waits_for = got->waits_for.data();
+        places.at(static_cast<size_t>(got->from)) = fmt::format(
+            "is in step {}, {}", got->step, waits_for.empty() ? "computing" : "waiting for " + waits_for);
+      }
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+  };
+  gather(kAnswerTime);
+  if (lower_rank_asked_) gather(2 * kAnswerTime);
+  std::string silent, others;
+  for (int rank = 0; rank < size_; ++rank) {
+    const std::string& place = places[static_cast<size_t>(rank)];
+    if (rank == rank_) continue;
+    if (place.empty())
+      silent += fmt::format("{}rank {}", silent.empty() ? "" : ", ", rank);
+    else
+      others += fmt::format("\n  rank {} {}", rank, place);
+  }
+  write_err(fmt::format(
+      "keen: rank {}: step {}: waited for {} for longer than parallel.timeout_s = {:g}; {}{}\n", rank_, step,
+      waits_for_, timeout_s_, silent.empty() ? "every rank answers:" : silent + " does not answer", others));
+  messages_->abort(static_cast<int>(Exit::communication));
+}
+
+void HostCommunicator::abort_if_asked() {
+  if (abort_exit_ != 0) messages_->abort(abort_exit_);
+}
+
+}  // namespace keen

@@ -1,0 +1,75 @@
+// Collectives of tensors in host memory, over any way of messages. A thread of its own does all that the
+// ways ask for, so that sums go on while the step computes, and so that a rank can always say where it is.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "comm/messages.h"
+
+namespace keen {
+
+class HostCommunicator final : public Communicator {
+ public:
+  // Connects in its thread; raises what `connect` raises.
+  HostCommunicator(std::function<std::unique_ptr<Messages>()> connect, double timeout_s);
+  ~HostCommunicator() override;
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  void start_sum_slices(Context& ctx, Tensor flat, std::string_view what) override;
+  void start_gather_slices(Context& ctx, Tensor flat, std::string_view what) override;
+  void finish(Context&) override { finish(); }
+  void sum(Context& ctx, Tensor numbers, std::string_view what) override;
+  void sum(std::span<double> numbers, std::string_view what) override;
+  void broadcast(std::string& text, std::string_view what) override;
+  void send(int to, std::span<const std::byte> bytes, std::string_view what) override;
+  void receive(int from, std::span<std::byte> bytes, std::string_view what) override;
+  void at_step(int64_t step) override { step_ = step; }
+  int64_t bytes_sent() const override { return bytes_sent_; }
+  [[noreturn]] void abort(Exit exit) override;
+
+ private:
+  struct Job {
+    std::string what;
+    std::function<void()> run;
+  };
+  void start(std::string_view what, std::function<void()> run);
+  void finish();
+
+  // Of the thread.
+  void serve(const std::function<std::unique_ptr<Messages>()>& connect);
+  void serve_jobs();
+  void sum_slices(Tensor flat);
+  void gather_slices(Tensor flat);
+  void sum_numbers(std::span<double> numbers);
+  void send_bytes(int to, std::span<const std::byte> bytes);
+  void wait();
+  void answer_notes();
+  Note note(Note::Kind kind) const;
+  void give_up();
+  void abort_if_asked();
+
+  std::unique_ptr<Messages> messages_;
+  int rank_ = 0, size_ = 1;
+  const double timeout_s_;
+  std::vector<std::byte> scratch_;
+  std::string waits_for_;  // of the job that runs; empty while there is none
+  bool lower_rank_asked_ = false;
+
+  std::atomic<int64_t> step_ = 0, bytes_sent_ = 0;
+  std::atomic<int> abort_exit_ = 0;  // not 0: the thread is to end the run with it
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Job> jobs_;  // the first one runs
+  bool connected_ = false, ends_ = false;
+  std::exception_ptr connect_error_;
+  std::thread thread_;
+};
+
+}  // namespace keen
