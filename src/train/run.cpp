@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "core/build.h"
 #include "core/console.h"
 #include "io/fields.h"
 #include "train/fork.h"
@@ -311,12 +312,13 @@ void Run::stop_by_signal() {
 }  // namespace
 
 void run_training(const RunConfig& config, const RunOptions& options) {
+  const auto stopped = [] { return stop_signal() != 0; };
   catch_stop_signals();
   const std::unique_ptr<Communicator> comm = make_communicator();
   check_batch(config, comm->size());
-  const Dataset train(config.data.train, config.model.vocab_size);
+  const Dataset train(config.data.train, config.model.vocab_size, stopped);
   std::optional<Dataset> validation;
-  if (config.data.validation) validation.emplace(*config.data.validation, config.model.vocab_size);
+  if (config.data.validation) validation.emplace(*config.data.validation, config.model.vocab_size, stopped);
   const Dataset* validation_data = validation ? &*validation : nullptr;
   const std::filesystem::path path =
       options.run_dir.empty() ? std::filesystem::path("runs") / config.name : options.run_dir;
@@ -326,7 +328,13 @@ void run_training(const RunConfig& config, const RunOptions& options) {
     std::string fork;
     if (config.init.from)
       fork = "\n" + describe(plan_fork(trainer.gpt.params, config, *config.init.from, train, warn));
-    write_out(dry_run_report({config, trainer, train, validation_data, comm->size(), 0}) + fork);
+    write_out(dry_run_report({config, trainer, train, validation_data, comm->size(), 0, path.string()}) +
+              fork);
+    if (!kCudaBuilt && trainer.device() == Device::cuda)
+      warn(
+          "this build has no CUDA backend, so nothing of this can run here; it is planned for a build that "
+          "has "
+          "one (cmake -DKEEN_CUDA=ON). To train with this build: --set device=cpu");
     return;
   }
   RunDirectory directory(path);
@@ -335,7 +343,8 @@ void run_training(const RunConfig& config, const RunOptions& options) {
     refuse_other_config(load_run_config(directory.config()), config, directory, options);
   Trainer trainer(config, train, validation_data, *comm);
   const double gemm_flops_per_s = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
-  const StartupFacts facts{config, trainer, train, validation_data, comm->size(), gemm_flops_per_s};
+  const StartupFacts facts{config,       trainer,          train,        validation_data,
+                           comm->size(), gemm_flops_per_s, path.string()};
   write_out(startup_table(facts) + "\n");
   Run run(config, options, directory, trainer, train, validation_data, gemm_flops_per_s);
   directory.write_environment(environment_json(facts));
