@@ -8,10 +8,10 @@
 //
 // Of a curve all but name, colour, x and y may be missing, and of the rest all but unit, empty, valueText, columns and
 // curves. The range of y is that of `full`, every value, or the robust one (robustRange): of all curves together, or
-// with `each` so wide that it holds the range of each, however short, and its lowest value. `quiet` values do not stretch it. `signed`
-// values are differences to the curve that is the `reference`: 0 is shown and ticks have a sign. The range of x
-// (`extent`, where nobody zoomed), its measure and the cursor are shared by all plots of the page: they are in `view`
-// (page.js). Input is in input.js.
+// with `each` so wide that it holds the range of each, however short, and its lowest value. `quiet` values do not
+// stretch it. `signed` values are differences to the curve that is the `reference`: 0 is shown and ticks have a sign.
+// The range of x (but for a plot's own `extent`, where nobody zoomed), its measure and the cursor are shared by all
+// plots of the page: they are in `view` (page.js). Input is in input.js.
 
 const margin = { left: 60, right: 16, top: 12, bottom: 40 };
 const kMarkerDistance = 16;  // pixels
@@ -41,7 +41,8 @@ class Chart {
     this.plot = element("div", { className: "plot" }, this.base, this.overlay, this.tip);
     this.title = title;
     this.heading = element("b", {}, title);
-    const caption = element("figcaption", {}, element("span", {}, this.heading, " ", this.unit), this.readout, this.cut);
+    const name = element("span", {}, this.heading, " ", this.unit);
+    const caption = element("figcaption", {}, name, this.readout, this.cut);
     this.figure = element("figure", {}, caption, this.plot);
     parent.append(this.figure);
     listenTo(this);

@@ -55,7 +55,8 @@ function makeControls() {
   resetButton = element("button", { type: "button", className: "quiet" }, "reset zoom");
   resetButton.addEventListener("click", () => view.resetZoom());
   const rows = [
-    [choice("measure", "Horizontal axis", axes), runs.length > 1 && choice("show", "Loss, difference to the baseline, or both", losses),
+    [choice("measure", "Horizontal axis", axes),
+     runs.length > 1 && choice("show", "Loss, difference to the baseline, or both", losses),
      slider("smoothing", "smoothing", smoothing), resetButton],
     [check("train", "training", "Show the training loss"),
      check("validation", "validation", "Show the validation loss"),
