@@ -130,7 +130,7 @@ class CompareCommand final : public Command {
       }
     }
     if (runs.empty()) fail(Exit::data, "compare: none of the runs could be read");
-    if (!named && unread_.size() > 0 && unread_[0] == paths[0].string() && paths.size() > 2)
+    if (!named && unread_.size() > 0 && unread_[0] == paths[0].string())
       write_warning(
           fmt::format("the baseline is {}, since {} could not be read", runs[0].path.string(), unread_[0]));
     for (const RunRecord& run : runs)
