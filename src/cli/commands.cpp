@@ -89,6 +89,24 @@ CLI::Validator within(double low, double high) {
       "");
 }
 
+void ModelOptions::add_to(CLI::App& app, const std::string& example) {
+  app.add_option("--rope-theta", rope_theta_, "RoPE's base, instead of the trained one")
+      ->check(positive())
+      ->type_name("X");
+  app.add_option("--device", device_, "cpu or cuda, instead of the run's")->type_name("DEVICE");
+  app.add_option("--precision", precision_, "fp32, bf16 or fp64, instead of the run's")->type_name("TYPE");
+  app.add_option("--set", sets_, "Change the config, for example " + example)
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+std::vector<std::string> ModelOptions::sets() const {
+  std::vector<std::string> all = sets_;
+  for (const auto& [key, value] : {std::pair{"device", device_}, std::pair{"precision", precision_}})
+    if (!value.empty()) all.push_back(fmt::format("{}={}", key, value));
+  return all;
+}
+
 std::shared_ptr<CLI::Formatter> help_formatter() { return std::make_shared<WrappingFormatter>(); }
 
 Command::Command(const std::string& description, const std::string& name) : CLI::App(description, name) {

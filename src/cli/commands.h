@@ -3,7 +3,9 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace keen {
 
@@ -35,6 +37,22 @@ std::string wrapped(const std::string& text, size_t width);
 CLI::Validator positive();
 // Accepts numbers from `low` to `high`, NaN never (CLI::Range does).
 CLI::Validator within(double low, double high);
+
+// The options by which a trained model is looked at otherwise than it was trained: --rope-theta, --device,
+// --precision and --set, shared by the commands that take a checkpoint.
+class ModelOptions {
+ public:
+  // `example` ends the help of --set.
+  void add_to(CLI::App& app, const std::string& example);
+  std::optional<double> rope_theta() const { return rope_theta_; }
+  // KEY=VALUE over the checkpoint's config, in the order in which they apply.
+  std::vector<std::string> sets() const;
+
+ private:
+  std::optional<double> rope_theta_;
+  std::string device_, precision_;
+  std::vector<std::string> sets_;
+};
 
 // Help whose lines are at most kConsoleWidth wide.
 std::shared_ptr<CLI::Formatter> help_formatter();

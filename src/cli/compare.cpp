@@ -53,9 +53,14 @@ class CompareCommand final : public Command {
     else
       write_out(comparison_text(comparison, colour_wanted(stdout)));
     write_files(comparison);
-    if (!comparison.equality) return;
-    if (comparison.equality->difference) fail(Exit::data, "{}", equality_text(comparison));
-    write_err(equality_text(comparison) + "\n");
+    if (comparison.equality) {
+      if (comparison.equality->difference) fail(Exit::data, "{}", equality_text(comparison));
+      write_err(equality_text(comparison) + "\n");
+    }
+    if (!unread_.empty())
+      fail(Exit::data, "compare: {} could not be read and {} left out above: {}",
+           unread_.size() == 1 ? "one RUN" : fmt::format("{} RUNs", unread_.size()),
+           unread_.size() == 1 ? "is" : "are", fmt::join(unread_, ", "));
   }
 
  private:
@@ -68,19 +73,37 @@ class CompareCommand final : public Command {
       replace_file(page, comparison_page(comparison));
       written.push_back(page);
     }
-    if (!svg_.empty())
-      for (const auto& figure : write_figures(comparison, svg_)) written.push_back(figure);
+    Figures figures;
+    if (!svg_.empty()) figures = write_figures(comparison, svg_);
+    written.insert(written.end(), figures.written.begin(), figures.written.end());
     std::fflush(stdout);  // the table comes first, where both go to one file
     for (const auto& path : written) {
       std::error_code ignored;
       write_err(fmt::format("Wrote {} ({})\n", path.string(),
                             short_bytes(static_cast<int64_t>(std::filesystem::file_size(path, ignored)))));
     }
-    if (!svg_.empty() && written.size() == (html_.empty() ? 0 : 1))
+    for (const std::string& sentence : figures.left_out) write_warning(sentence);
+    if (!svg_.empty() && figures.written.empty())
       write_warning(svg_ + ": no run has logged anything to draw");
   }
 
-  // What cannot be read is told and left out, as long as something is left and nothing is asserted of it.
+  // A directory of runs in the place of a run is an easy slip.
+  static std::string runs_inside(const std::filesystem::path& directory) {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    int64_t inside = 0;
+    for (fs::directory_iterator entry(directory, ignored), end; !ignored && entry != end;
+         entry.increment(ignored))
+      inside += fs::exists(entry->path() / "metrics.jsonl", ignored) ||
+                fs::exists(entry->path() / "config.json", ignored);
+    if (inside == 0) return "";
+    return fmt::format("{}: no run itself, but a directory that holds {}; did you mean {}?",
+                       directory.string(), inside == 1 ? "a run" : fmt::format("{} runs", inside),
+                       (directory / "*/").string());
+  }
+
+  // What cannot be read is told and left out, as long as something is left and nothing is asserted of it; in
+  // the end the exit status tells it too.
   std::vector<RunRecord> read_runs() {
     namespace fs = std::filesystem;
     std::vector<fs::path> paths(paths_.begin(), paths_.end());
@@ -99,17 +122,23 @@ class CompareCommand final : public Command {
         runs.push_back(read_run(path));
         if (is_baseline(path) && !std::exchange(found, true)) baseline_index_ = runs.size() - 1;
       } catch (const Error& error) {
-        if (is_baseline(path) || assert_equal_) throw;
-        write_warning(error.what());
+        const std::string inside = runs_inside(path);
+        const std::string reason = inside.empty() ? error.what() : inside;
+        if (is_baseline(path) || assert_equal_ || paths.size() == 1) fail(error.exit, "{}", reason);
+        write_warning(reason);
+        unread_.push_back(path.string());
       }
     }
     if (runs.empty()) fail(Exit::data, "compare: none of the runs could be read");
+    if (!named && unread_.size() > 0 && unread_[0] == paths[0].string())
+      write_warning(
+          fmt::format("the baseline is {}, since {} could not be read", runs[0].path.string(), unread_[0]));
     for (const RunRecord& run : runs)
       for (const std::string& problem : run.problems) write_warning(problem);
     return runs;
   }
 
-  std::vector<std::string> paths_;
+  std::vector<std::string> paths_, unread_;
   std::string baseline_, html_, svg_;
   std::optional<double> target_loss_;
   double tolerance_ = 0;

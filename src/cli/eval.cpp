@@ -24,20 +24,12 @@ class EvalCommand final : public Command {
                "Tokens a window (the training context); may exceed it, with RoPE")
         ->check(within(1, 1e8))
         ->type_name("N");
-    add_option("--rope-theta", rope_theta_, "RoPE's base, instead of the trained one")
-        ->check(positive())
-        ->type_name("X");
     add_option("--per-position", per_position_, "Write the loss at every position to this CSV file")
         ->type_name("FILE");
     add_option("--batches", options_.batches, "Groups of batch.micro_sequences windows to read (all)")
         ->check(within(1, 1e9))
         ->type_name("N");
-    add_option("--device", device_, "cpu or cuda, instead of the run's")->type_name("DEVICE");
-    add_option("--precision", precision_, "fp32, bf16 or fp64, instead of the run's")->type_name("TYPE");
-    add_option("--set", options_.sets,
-               "Change the config, for example model.attention=ssmax: SSMax swapped in untrained")
-        ->type_name("KEY=VALUE")
-        ->allow_extra_args(false);
+    model_.add_to(*this, "model.attention=ssmax: SSMax swapped in untrained");
     add_flag("--json", json_, "Print one JSON document");
     footer(
         "  keen eval runs/a runs/b --data 'data/gcide/val_*.bin' --context 1024 \\\n"
@@ -45,9 +37,8 @@ class EvalCommand final : public Command {
   }
 
   void run() override {
-    options_.rope_theta = rope_theta_;
-    for (const auto& [key, value] : {std::pair{"device", device_}, std::pair{"precision", precision_}})
-      if (!value.empty()) options_.sets.push_back(fmt::format("{}={}", key, value));
+    options_.rope_theta = model_.rope_theta();
+    options_.sets = model_.sets();
     // Said now, not when everything is evaluated.
     const std::filesystem::path directory = std::filesystem::path(per_position_).parent_path();
     if (!directory.empty() && !std::filesystem::is_directory(directory))
@@ -87,8 +78,8 @@ class EvalCommand final : public Command {
 
   std::vector<std::string> checkpoints_;
   EvaluateOptions options_;
-  std::optional<double> rope_theta_;
-  std::string per_position_, device_, precision_;
+  ModelOptions model_;
+  std::string per_position_;
   bool json_ = false;
 };
 

@@ -7,6 +7,7 @@
 #include <exception>
 #include <iostream>
 #include <new>
+#include <span>
 
 #include "cli/commands.h"
 #include "cli/tokenize.h"
@@ -22,6 +23,7 @@ using keen::Exit;
 
 // A stop that was asked for is told, not complained about.
 int report(Exit exit, std::string_view message) {
+  if (message.empty()) return static_cast<int>(exit);  // another rank has said it
   // What was printed before the error stays before it where both go to one file.
   std::fflush(stdout);
   const bool colour = keen::colour_wanted(stderr);
@@ -31,22 +33,38 @@ int report(Exit exit, std::string_view message) {
   return static_cast<int>(exit);
 }
 
+// "  train     Train a model ...", a line for each subcommand of a command.
+std::string subcommands_of(const CLI::App& app) {
+  keen::Table table;
+  table.left_aligned(1);
+  for (const CLI::App* subcommand : app.get_subcommands({}))
+    table.add({subcommand->get_name(), subcommand->get_description()});
+  return table.str(2);
+}
+
 // Says what is wrong with the command line, and points to the help of the command that was meant.
-int usage_error(const CLI::App& app, const CLI::ParseError& error, const char* first_argument) {
+int usage_error(const CLI::App& app, const CLI::ParseError& error, std::span<char* const> arguments) {
   std::string command = "keen";
   const CLI::App* at = &app;
-  while (!at->get_subcommands().empty()) {
+  size_t depth = 1;
+  for (; !at->get_subcommands().empty(); ++depth) {
     at = at->get_subcommands().front();
     command += " " + at->get_name();
   }
   std::string message = error.what();
-  if (at == &app && first_argument != nullptr && *first_argument != '-') {
+  const std::vector<const CLI::App*> subcommands = at->get_subcommands({});
+  if (!subcommands.empty()) {
+    const std::string_view word = depth < arguments.size() ? arguments[depth] : "";
     std::vector<std::string> names;
-    for (const CLI::App* subcommand : app.get_subcommands({})) names.push_back(subcommand->get_name());
+    for (const CLI::App* subcommand : subcommands) names.push_back(subcommand->get_name());
     const std::vector<std::string_view> views(names.begin(), names.end());
-    message = fmt::format("there is no subcommand \"{}\"; the nearest is \"{}\"", first_argument,
-                          keen::nearest_name(first_argument, views));
+    if (word.empty())
+      message = fmt::format("{} needs a subcommand:\n{}", command, subcommands_of(*at));
+    else if (!word.starts_with('-'))
+      message = fmt::format("there is no subcommand \"{}\"; the nearest is \"{}\"", word,
+                            keen::nearest_name(word, views));
   }
+  while (message.ends_with('\n')) message.pop_back();
   return report(Exit::usage, fmt::format("{}\nSee \"{} -h\".", message, command));
 }
 
@@ -75,7 +93,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() != 0) return usage_error(app, error, argc > 1 ? argv[1] : nullptr);
+    if (error.get_exit_code() != 0) return usage_error(app, error, {argv, static_cast<size_t>(argc)});
     app.exit(error);  // prints the help or the version that was asked for
   }
   return static_cast<int>(Exit::done);

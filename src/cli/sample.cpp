@@ -94,16 +94,7 @@ class Stream {
     return text + styled(harmless(prompts_[front_ / samples_]), Style::bold, colour_);
   }
   void show(const std::string& text, Style style) { write_out(styled(harmless(text), style, colour_)); }
-
-  std::string harmless(std::string text) const {
-    if (!terminal_) return text;
-    std::string shown;
-    for (const char c : text) {
-      const bool control = (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f;
-      shown += control ? std::string("\xef\xbf\xbd") : std::string(1, c);
-    }
-    return shown;
-  }
+  std::string harmless(const std::string& text) const { return terminal_ ? without_controls(text) : text; }
 
   const std::vector<std::string>& prompts_;
   size_t samples_;
@@ -139,7 +130,7 @@ class SampleCommand final : public Command {
         ->capture_default_str();
     options_.sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95};
     add_option("--temperature", options_.sampling.temperature,
-               "Below 1 bolder, above 1 wilder, 0 always the likeliest")
+               "Below 1 safer, above 1 wilder, 0 always the likeliest")
         ->check(within(0, 1e6))
         ->type_name("T")
         ->capture_default_str();
@@ -158,16 +149,9 @@ class SampleCommand final : public Command {
         ->check(within(1, 4096))
         ->type_name("N")
         ->capture_default_str();
-    add_option("--rope-theta", options_.rope_theta, "RoPE's base, instead of the trained one")
-        ->check(positive())
-        ->type_name("X");
     add_option("--tokenizer", options_.tokenizer, "A SentencePiece model, instead of the run's")
         ->type_name("FILE");
-    add_option("--device", device_, "cpu or cuda, instead of the run's")->type_name("DEVICE");
-    add_option("--precision", precision_, "fp32, bf16 or fp64, instead of the run's")->type_name("TYPE");
-    add_option("--set", options_.sets, "Change the config, for example model.attention=ssmax")
-        ->type_name("KEY=VALUE")
-        ->allow_extra_args(false);
+    model_.add_to(*this, "model.attention=ssmax");
     add_flag("--json", json_, "Print one JSON document instead of text");
     footer(
         "  keen sample runs/quickstart-ssmax --prompt 'Water' --tokens 100\n"
@@ -177,8 +161,8 @@ class SampleCommand final : public Command {
   }
 
   void run() override {
-    for (const auto& [key, value] : {std::pair{"device", device_}, std::pair{"precision", precision_}})
-      if (!value.empty()) options_.sets.push_back(fmt::format("{}={}", key, value));
+    options_.rope_theta = model_.rope_theta();
+    options_.sets = model_.sets();
     options_.prompts = all_prompts();
     for (const std::string& prompt : options_.prompts)
       if (prompt.ends_with(' ')) {
@@ -254,13 +238,15 @@ class SampleCommand final : public Command {
       write_err(fmt::format("beyond the training context of {} tokens; --rope-theta may help there\n",
                             report.context));
     const double seconds = report.prefill_s + report.decode_s;
-    write_err(fmt::format("{}{} prompt tokens in {:.2f} s, {} tokens in {:.2f} s ({} tokens/s)\n",
+    write_err(fmt::format("{}{} in {:.2f} s, {} in {:.2f} s ({} tokens/s)\n",
                           report.texts.size() > 1 ? fmt::format("{} texts: ", report.texts.size()) : "",
-                          with_commas(report.prompt_tokens), report.prefill_s, with_commas(report.tokens),
-                          report.decode_s, short_count(static_cast<double>(report.tokens) / seconds)));
+                          counted(report.prompt_tokens, "prompt token"), report.prefill_s,
+                          counted(report.tokens, "token"), report.decode_s,
+                          short_count(static_cast<double>(report.tokens) / seconds)));
   }
 
-  std::string checkpoint_, prompt_file_, device_, precision_;
+  std::string checkpoint_, prompt_file_;
+  ModelOptions model_;
   std::vector<std::string> prompts_;
   SampleOptions options_;
   bool json_ = false;

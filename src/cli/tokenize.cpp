@@ -33,13 +33,13 @@ class TextOptions {
                  ->type_name("NAME")
                  ->capture_default_str();
   }
-  const std::vector<std::string>& inputs() const { return inputs_; }
-  CorpusOptions corpus() const {
-    CorpusOptions options = corpus_;
-    options.documents =
+  // For VocabularyOptions and EncodeOptions, which name these members alike.
+  template <class Options> void write_to(Options& options) const {
+    options.inputs = inputs_;
+    options.corpus = corpus_;
+    options.corpus.documents =
         documents_ == "file" ? CorpusOptions::Documents::file : CorpusOptions::Documents::blank_line;
-    options.json_stdin = field_->count() > 0;
-    return options;
+    options.corpus.json_stdin = field_->count() > 0;
   }
 
  private:
@@ -76,8 +76,7 @@ class VocabCommand final : public Command {
   }
 
   void run() override {
-    options_.inputs = text_.inputs();
-    options_.corpus = text_.corpus();
+    text_.write_to(options_);
     options_.model = model_;
     train_vocabulary(options_);
     write_err(fmt::format("Wrote {}: {} pieces. Next: keen tokenize encode INPUT... --model {} --out DIR\n",
@@ -126,8 +125,7 @@ class EncodeCommand final : public Command {
   }
 
   void run() override {
-    options_.inputs = text_.inputs();
-    options_.corpus = text_.corpus();
+    text_.write_to(options_);
     options_.model = model_;
     options_.directory = directory_;
     const EncodeResult result = encode_corpus(options_);

@@ -314,9 +314,10 @@ void HostCommunicator::give_up() {
     else
       others += fmt::format("\n  rank {} {}", rank, place);
   }
-  write_err(fmt::format(
-      "keen: rank {}: step {}: waited for {} for longer than parallel.timeout_s = {:g}; {}{}\n", rank_, step,
-      waits_for_, timeout_s_, silent.empty() ? "every rank answers:" : silent + " does not answer", others));
+  write_err(
+      fmt::format("{}keen: rank {}: step {}: waited for {} for longer than parallel.timeout_s = {:g}; {}{}\n",
+                  clear_line(stderr), rank_, step, waits_for_, timeout_s_,
+                  silent.empty() ? "every rank answers:" : silent + " does not answer", others));
   messages_->abort(static_cast<int>(Exit::communication));
 }
 

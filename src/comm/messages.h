@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 
 namespace keen {
 
@@ -44,9 +45,22 @@ class Messages {
 
 // The rank of an MPI launch: MPI_Init here, MPI_Finalize when it is destroyed, by the same thread.
 std::unique_ptr<Messages> connect_mpi();
-// Connects the ranks of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT with each other: rank 0 listens at that
-// address, and tells everybody where the others are. Raises Exit::communication when they have not all come
-// within `timeout_s`, naming those that have not.
-std::unique_ptr<Messages> connect_tcp(double timeout_s);
+
+// Where a rank stands in a TCP launch.
+struct TcpPlace {
+  int rank = 0, size = 1;
+  std::string address;  // of rank 0: a name, or an address of IPv4 or IPv6
+  int port = 0;         // at which rank 0 listens
+  std::string job;      // what the launcher calls this run, where it says so: runs that differ do not mix
+};
+// From RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, the job from TORCHELASTIC_RUN_ID or SLURM_JOB_ID.
+// Raises Exit::communication naming the variable and its value. torchrun may keep MASTER_PORT for itself and
+// says so (TORCHELASTIC_USE_AGENT_STORE): the port after it is taken then.
+TcpPlace tcp_place_of_environment();
+// Connects the ranks of a launch with each other: rank 0 listens at the port, and tells everybody where the
+// others are. Raises Exit::communication when they have not all come within `timeout_s`, naming those that
+// have not, or when two say that they are the same one.
+std::unique_ptr<Messages> connect_tcp(const TcpPlace& place, double timeout_s);
+std::unique_ptr<Messages> connect_tcp(double timeout_s);  // at the place of the environment
 
 }  // namespace keen

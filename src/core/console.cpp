@@ -65,6 +65,10 @@ std::string with_commas(int64_t count) {
   return text;
 }
 
+std::string counted(int64_t count, std::string_view one) {
+  return fmt::format("{} {}{}", with_commas(count), one, count == 1 ? "" : "s");
+}
+
 std::string short_bytes(int64_t bytes) {
   if (bytes == 1) return "1 byte";
   return with_unit(static_cast<double>(bytes), 1024, 1000, {" bytes", " KiB", " MiB", " GiB", " TiB"});
@@ -124,6 +128,24 @@ size_t display_width(std::string_view text) {
     }
   }
   return width;
+}
+
+std::string without_controls(std::string_view text) {
+  std::string shown;
+  size_t rest = 0;  // bytes that still belong to a character
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const bool continues = (byte & 0xC0) == 0x80;
+    bool control = (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f || (continues && rest == 0);
+    rest = continues ? rest - std::min<size_t>(rest, 1) : byte >= 0xF0 ? 3 : byte >= 0xE0 ? 2 : byte >= 0xC0;
+    if (byte == 0xC2 && i + 1 < text.size() && (static_cast<unsigned char>(text[i + 1]) & 0xE0) == 0x80) {
+      control = true;
+      rest = 0;
+      ++i;
+    }
+    shown += control ? std::string("\xef\xbf\xbd") : std::string(1, text[i]);
+  }
+  return shown;
 }
 
 std::string shortened(std::string_view text, size_t width) {

@@ -27,6 +27,8 @@ std::string_view clear_line(std::FILE* stream);
 std::string short_count(double count);
 // 1234567 as "1,234,567".
 std::string with_commas(int64_t count);
+// "1 token", "2,048 tokens".
+std::string counted(int64_t count, std::string_view one);
 // "512 bytes", "1.5 KiB", "2.54 GiB".
 std::string short_bytes(int64_t bytes);
 // At most two units: "0.3 s", "42 s", "3 min 05 s", "2 h 14 min", "3 d 04 h". "-" when negative or not
@@ -52,6 +54,10 @@ void write_warning(std::string_view sentence);
 
 // The number of columns that `text` takes on a terminal: code points of UTF-8, without escape sequences.
 size_t display_width(std::string_view text);
+// Text that a terminal shows and does not obey: control characters but newline and tab (C0, DEL, and U+0080
+// to U+009F, some of which begin escape sequences as ESC does) and stray bytes that continue no character
+// become U+FFFD.
+std::string without_controls(std::string_view text);
 // `text` cut to `width` columns, with "…" in the place of what was left out.
 std::string shortened(std::string_view text, size_t width);
 

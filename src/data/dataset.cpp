@@ -47,7 +47,8 @@ std::map<fs::path, ShardRecord> recorded_shards(const std::vector<Shard>& shards
 
 // Finds every shard's largest id and checksum: recorded where that can be trusted, read from the file where
 // not.
-std::vector<ShardScan> scan_all(const std::vector<Shard>& shards, int64_t vocab_size) {
+std::vector<ShardScan> scan_all(const std::vector<Shard>& shards, int64_t vocab_size,
+                                const std::function<bool()>& stop) {
   const auto records = recorded_shards(shards);
   const int64_t limit = vocab_size > 0 ? vocab_size : int64_t{1} << 32;
   std::vector<const ShardRecord*> recorded(shards.size(), nullptr);
@@ -67,9 +68,11 @@ std::vector<ShardScan> scan_all(const std::vector<Shard>& shards, int64_t vocab_
   parallel_for_each(static_cast<int64_t>(shards.size()), [&](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < end; ++at) {
       const size_t i = static_cast<size_t>(at);
-      if (trusted[i] == 0) scans[i] = scan(shards[i], limit);
+      if (trusted[i] == 0) scans[i] = scan(shards[i], limit, stop);
     }
   });
+  if (stop && stop())
+    fail(Exit::stopped, "stopped by a signal while the shards were checked; the same command begins again");
   for (size_t i = 0; i < shards.size(); ++i) {
     const Shard& shard = shards[i];
     if (scans[i].bad_index >= 0)
@@ -167,12 +170,14 @@ std::vector<fs::path> match_files(const std::string& pattern) {
   return paths;
 }
 
-Dataset::Dataset(const std::string& pattern, int64_t vocab_size) : pattern_(pattern), first_{0} {
+Dataset::Dataset(const std::string& pattern, int64_t vocab_size, const std::function<bool()>& stop)
+    : pattern_(pattern), first_{0} {
   const auto paths = match_files(pattern);
   if (paths.empty())
     fail(Exit::data,
-         "no shard matches \"{}\" (working directory {}); correct the pattern, or write shards with `keen "
-         "tokenize encode`",
+         "no shard matches \"{}\" (working directory {}); correct the pattern, or make shards from text: "
+         "`keen "
+         "tokenize vocab`, then `keen tokenize encode` (data/README.md shows how, and where to get text)",
          pattern, fs::current_path().string());
   for (const fs::path& path : paths) {
     if (fs::is_directory(path))
@@ -186,7 +191,7 @@ Dataset::Dataset(const std::string& pattern, int64_t vocab_size) : pattern_(patt
          paths[0].string(), paths.size(), pattern);
   info_ = read_dataset_info(paths[0].parent_path());
   std::string content;
-  const auto scans = scan_all(shards_, vocab_size);
+  const auto scans = scan_all(shards_, vocab_size, stop);
   for (size_t i = 0; i < shards_.size(); ++i) {
     max_id_ = std::max(max_id_, scans[i].max_id);
     content += fmt::format("{} {} {}\n", shards_[i].tokens(), static_cast<int>(shards_[i].width()),

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,8 +47,9 @@ std::optional<DatasetInfo> read_dataset_info(const std::filesystem::path& direct
 // recorded ones is taken to be the one that was hashed when it was written.
 class Dataset {
  public:
-  // `vocab_size` 0 leaves the ids unchecked.
-  Dataset(const std::string& pattern, int64_t vocab_size);
+  // `vocab_size` 0 leaves the ids unchecked. `stop` is asked now and then, by any thread; where it says so,
+  // the reading ends early with Exit::stopped.
+  Dataset(const std::string& pattern, int64_t vocab_size, const std::function<bool()>& stop = {});
 
   const std::string& pattern() const { return pattern_; }
   const std::vector<Shard>& shards() const { return shards_; }

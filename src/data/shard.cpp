@@ -57,13 +57,15 @@ template <class T> uint32_t max_of(const T* tokens, int64_t count) {
 }
 
 // Hashes and searches in pieces that stay in the cache, so that memory is read once.
-template <class T> ShardScan scan_tokens(const Shard& shard, int64_t limit) {
+template <class T>
+ShardScan scan_tokens(const Shard& shard, int64_t limit, const std::function<bool()>& stop) {
   constexpr int64_t kPiece = 1 << 17;
   ShardScan found;
   Hash hash;
   hash.update(shard.bytes().first(kShardHeaderBytes));
   const T* tokens = reinterpret_cast<const T*>(shard.bytes().data() + kShardHeaderBytes);
   for (int64_t begin = 0; begin < shard.tokens(); begin += kPiece) {
+    if (stop && stop()) return found;
     const int64_t count = std::min(kPiece, shard.tokens() - begin);
     hash.update(std::as_bytes(std::span(tokens + begin, static_cast<size_t>(count))));
     const uint32_t most = max_of(tokens + begin, count);
@@ -131,9 +133,9 @@ void Shard::copy(int64_t begin, std::span<int32_t> out) const {
     std::memcpy(out.data(), from, out.size_bytes());
 }
 
-ShardScan scan(const Shard& shard, int64_t limit) {
-  return shard.width() == TokenWidth::narrow ? scan_tokens<uint16_t>(shard, limit)
-                                             : scan_tokens<uint32_t>(shard, limit);
+ShardScan scan(const Shard& shard, int64_t limit, const std::function<bool()>& stop) {
+  return shard.width() == TokenWidth::narrow ? scan_tokens<uint16_t>(shard, limit, stop)
+                                             : scan_tokens<uint32_t>(shard, limit, stop);
 }
 
 std::string shard_name(const std::string& prefix, size_t index) {

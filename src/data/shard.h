@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -113,12 +114,13 @@ std::string shard_name(const std::string& prefix, size_t index);
 int64_t modified_ns(const std::filesystem::path& path);
 
 // The largest token id of a shard and the offset in its file of the first that is not below `limit` (-1:
-// none), and the XXH3-64 of the whole file, found in one pass over its bytes.
+// none), and the XXH3-64 of the whole file, found in one pass over its bytes. `stop` is asked before each
+// quarter of a megabyte or so; where it says so, the scan ends there and its result means nothing.
 struct ShardScan {
   uint32_t max_id = 0;
   int64_t bad_index = -1;
   std::string checksum;
 };
-ShardScan scan(const Shard& shard, int64_t limit);
+ShardScan scan(const Shard& shard, int64_t limit, const std::function<bool()>& stop = {});
 
 }  // namespace keen

@@ -3,7 +3,8 @@
 //
 //   KEEN_FAULT="POINT[@PART]:ACTION[:N[+]]", several of them separated by commas
 //
-//   POINT   a system call of io/file: open | write | fsync | close | rename | mkdir | remove
+//   POINT   a system call of io/file: open | write | truncate | fsync | close | rename | mkdir |
+//           remove
 //           or a moment that other code names by `moment` (save, manifest, published, prune, ...)
 //   PART    only calls whose path contains this text count
 //   ACTION  ENOSPC | EIO | EACCES | EINTR   the call fails with this error

@@ -184,8 +184,8 @@ void FileWriter::close() {
   if (close_file(path_, std::exchange(descriptor_, -1)) != 0) write_failure(path_, 0, bytes_written_, errno);
 }
 
-FileAppender::FileAppender(const std::filesystem::path& path)
-    : path_(path), descriptor_(open_file(path, O_RDWR | O_CREAT | O_APPEND)) {
+FileAppender::FileAppender(const std::filesystem::path& path, Records records)
+    : path_(path), records_(records), descriptor_(open_file(path, O_RDWR | O_CREAT | O_APPEND)) {
   if (descriptor_ < 0) open_failure(path, errno);
 }
 
@@ -193,7 +193,15 @@ FileAppender::~FileAppender() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
+bool FileAppender::cut_at(int64_t size) {
+  const auto f = fault::next("truncate", path_.native());
+  errno = f.error;
+  return f.error == 0 && ftruncate(descriptor_, size) == 0;
+}
+
 void FileAppender::append(std::string_view record) {
+  if (torn_at_ >= 0 && !cut_at(torn_at_)) storage_failure(path_, "cut off a torn last record", errno);
+  torn_at_ = -1;
   const off_t before = lseek(descriptor_, 0, SEEK_END);
   std::span<const std::byte> rest = as_bytes(record);
   while (!rest.empty()) {
@@ -201,8 +209,12 @@ void FileAppender::append(std::string_view record) {
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) {
       const int error = written == 0 ? ENOSPC : errno;
-      if (before >= 0 && rest.size() != record.size() && ftruncate(descriptor_, before) != 0)
-        (void)!::write(descriptor_, "\n", 1);  // the torn part is at least a line of its own
+      if (before >= 0 && rest.size() != record.size() && !cut_at(before)) {
+        if (records_ == Records::binary)
+          torn_at_ = before;
+        else
+          (void)!::write(descriptor_, "\n", 1);  // the torn part is at least a line of its own
+      }
       write_failure(path_, rest.size(), static_cast<int64_t>(before), error);
     }
     rest = rest.subspan(static_cast<size_t>(written));
@@ -229,8 +241,7 @@ int64_t FileAppender::cut_torn_line() {
     }
     end = begin;
   }
-  if (end < size && ftruncate(descriptor_, end) != 0)
-    storage_failure(path_, "cut off a torn last line", errno);
+  if (end < size && !cut_at(end)) storage_failure(path_, "cut off a torn last line", errno);
   return size - end;
 }
 

@@ -77,10 +77,13 @@ class FileWriter {
 
 // Appends records to a file that it creates where missing, each by one write(). A record that could not be
 // written as a whole is taken back, so that the file always ends with a whole record; errors raise
-// Exit::storage as above.
+// Exit::storage as above. Where taking back fails too, lines go on behind a newline, which makes the torn
+// part a line of its own; binary records, whose readers would take any byte for a part of the next one, are
+// refused until the torn part could be cut off.
 class FileAppender {
  public:
-  explicit FileAppender(const std::filesystem::path& path);
+  enum class Records : uint8_t { lines, binary };
+  explicit FileAppender(const std::filesystem::path& path, Records records = Records::lines);
   FileAppender(const FileAppender&) = delete;
   ~FileAppender();
 
@@ -90,8 +93,12 @@ class FileAppender {
   int64_t cut_torn_line();
 
  private:
+  bool cut_at(int64_t size);
+
   std::filesystem::path path_;
+  Records records_;
   int descriptor_ = -1;
+  int64_t torn_at_ = -1;  // where a binary record that could not be taken back begins
 };
 
 // Replaces `path` by `content` as a whole: written beside it under a name that starts with a dot, synced,

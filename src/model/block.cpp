@@ -4,7 +4,6 @@
 
 #include "core/copy.h"
 #include "ops/copy_heads.h"
-#include "ops/elementwise.h"
 #include "ops/gelu.h"
 #include "ops/qk_norm.h"
 #include "ops/rotate_and_scale.h"
@@ -223,22 +222,23 @@ BlockActs take_block_acts(const Block& block, const Pass& pass, DType dtype, Are
   return a;
 }
 
-void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& a, Tensor y,
-                   KvCache* cache) {
+void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& a, Tensor branch,
+                   ConstTensor mid_before, KvCache* cache) {
   ScratchScope scope(ctx);
-  Tensor branch = ctx.scratch.take(y.shape, y.dtype);
+  const Tensor out = branch ? branch : ctx.scratch.take(a.x.shape, a.x.dtype);
 
-  norm_forward(ctx, block.norm1, a.norm1, a.stats1, a.x);
+  if (mid_before)
+    norm_forward(ctx, block.norm1, a.norm1, a.stats1, {.x = mid_before, .branch = branch, .sum = a.x});
+  else
+    norm_forward(ctx, block.norm1, a.norm1, a.stats1, {.x = a.x});
   dense_forward(ctx, block.qkv, a.qkv, a.norm1);
   attention_forward(ctx, block, pass, a, cache);
-  dense_forward(ctx, block.proj, branch, a.attn);
-  ops::add(ctx, a.mid, a.x, branch);
+  dense_forward(ctx, block.proj, out, a.attn);
 
-  norm_forward(ctx, block.norm2, a.norm2, a.stats2, a.mid);
+  norm_forward(ctx, block.norm2, a.norm2, a.stats2, {.x = a.x, .branch = out, .sum = a.mid});
   dense_forward(ctx, block.up, a.up, a.norm2);
   activation_forward(ctx, block, a.act, a.up);
-  dense_forward(ctx, block.down, branch, a.act);
-  ops::add(ctx, y, a.mid, branch);
+  if (branch) dense_forward(ctx, block.down, branch, a.act);
 }
 
 void block_backward(Context& ctx, const Block& block, const Pass& pass, const BlockActs& a, Tensor dx) {

@@ -95,10 +95,15 @@ struct KvCache {
   int64_t P;
 };
 
-// y (N, C) = block(acts.x). Overwrites y and the activations. With a cache, the keys and values of each span
-// are written behind its `past` tokens, and its queries see all of those; acts.lse is then left alone.
-void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& acts, Tensor y,
-                   KvCache* cache = nullptr);
+// Every addition to the residual stream is made by the norm behind it, in one pass: a block leaves its last
+// one to the next block, or to the final norm. So block(x) is acts.mid + branch, `branch` (N, C) being
+// overwritten; and with `mid_before`, the acts.mid of the block before, branch holds on entry what that one
+// left, and acts.x is made here. Without mid_before acts.x is complete; without branch (backward runs the
+// block again) the last product is left out, which no gradient needs. With a cache, the keys and values of
+// each span are written behind its `past` tokens, and its queries see all of those; acts.lse is then left
+// alone. Overwrites the activations.
+void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs& acts, Tensor branch,
+                   ConstTensor mid_before = {}, KvCache* cache = nullptr);
 
 // block_forward read bottom-up. On entry dx holds dL/dy, on return dL/dx; adds to the gradients of the
 // parameters.

@@ -1,5 +1,9 @@
 #include "model/gpt.h"
 
+#include <utility>
+
+#include "core/console.h"
+#include "core/cuda.h"
 #include "ops/cross_entropy.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
@@ -10,10 +14,11 @@ namespace keen {
 namespace {
 
 // Rows of logits that exist at a time: enough for the GEMM to run at full rate and for the head's weight
-// gradient to be read and written seldom, few enough for V columns to stay small beside the model.
-int64_t head_chunk_rows(const Gpt& gpt, int64_t N) {
-  constexpr int64_t kChunkBytes = 128 << 20;
-  const int64_t rows = kChunkBytes / (gpt.config.vocab_size * size_of(wide(gpt.dtype)));
+// gradient, which each chunk reads and writes, to weigh little (8 V C bytes beside 6 V C operations a row: a
+// GPU wants thousands of rows); few enough for V columns to stay small beside the model.
+int64_t head_chunk_rows(const Context& ctx, const Gpt& gpt, int64_t N) {
+  const int64_t chunk_bytes = int64_t{ctx.device == Device::cuda ? 1024 : 128} << 20;
+  const int64_t rows = chunk_bytes / (gpt.config.vocab_size * size_of(wide(gpt.dtype)));
   return std::min(N, std::max<int64_t>(64, rows / 64 * 64));
 }
 
@@ -21,7 +26,7 @@ int64_t head_chunk_rows(const Gpt& gpt, int64_t N) {
 void head(Context& ctx, const Gpt& gpt, GptActs& acts, ConstTensor targets, double scale, Tensor dnorm) {
   ScratchScope scope(ctx);
   const auto [N, C] = dims<2>(acts.norm);
-  const int64_t V = gpt.config.vocab_size, chunk = head_chunk_rows(gpt, N);
+  const int64_t V = gpt.config.vocab_size, chunk = head_chunk_rows(ctx, gpt, N);
   const Tensor all_logits = ctx.scratch.take({chunk, V}, wide(gpt.dtype));
   // Logits are overwritten by their gradient where both have one type.
   Tensor all_dlogits;
@@ -77,6 +82,36 @@ double Gpt::flops_per_token(int64_t T) const {
                                                           static_cast<double>(T);
 }
 
+namespace {
+
+// On a GPU, before anything is taken: where not everything fits, what needs how much helps more than the name
+// of the first category that did not.
+void expect_to_fit(const Context& ctx, const Gpt::Arenas& arenas) {
+  if constexpr (kCudaBuilt) {
+    if (ctx.device != Device::cuda) return;
+    const std::pair<const char*, const Arena&> categories[] = {{"weights", arenas.weights},
+                                                               {"gradients", arenas.gradients},
+                                                               {"optimizer moments", arenas.moments},
+                                                               {"activations", arenas.activations},
+                                                               {"scratch", ctx.scratch}};
+    const cuda::DeviceFacts device = cuda::device_facts();
+    int64_t bytes = 0;
+    std::vector<std::string> parts;
+    for (const auto& [name, arena] : categories) {
+      bytes += arena.peak();
+      if (arena.peak() > 0) parts.push_back(fmt::format("{} {}", name, short_bytes(arena.peak())));
+    }
+    if (bytes > device.free_bytes)
+      fail(Exit::device,
+           "out of device memory: {} ({} bytes) are needed, and {} of {} are free: {}; use fewer "
+           "batch.micro_sequences or \"recompute\": \"block\" (activations), or a smaller model",
+           short_bytes(bytes), bytes, short_bytes(device.free_bytes), short_bytes(device.memory_bytes),
+           fmt::join(parts, ", "));
+  }
+}
+
+}  // namespace
+
 void plan_and_allocate(Context& ctx, Gpt::Arenas& arenas, const std::function<void()>& bind,
                        const std::function<void()>& run, bool allocate) {
   ctx.planning = true;
@@ -84,6 +119,7 @@ void plan_and_allocate(Context& ctx, Gpt::Arenas& arenas, const std::function<vo
   run();
   if (!allocate) return;
   ctx.planning = false;
+  expect_to_fit(ctx, arenas);
   arenas.weights.allocate("weights");
   arenas.gradients.allocate("gradients");
   arenas.moments.allocate("optimizer moments");
@@ -97,7 +133,9 @@ GptActs take_gpt_acts(const Gpt& gpt, const Pass& pass, Keep keep, Arena& arena)
   const size_t L = gpt.blocks.size();
   GptActs acts;
   acts.keep = keep;
-  // Layers that share memory must fit the largest of them: those with a row scale keep scaled queries.
+  // Layers that share memory must fit the largest of them: those with a row scale keep scaled queries. A
+  // block's first norm still reads `mid` of the one before; what it writes lies in front of that in every
+  // layer.
   std::vector<Tensor> inputs;
   for (size_t layer = 0; layer <= L; ++layer)
     inputs.push_back(keep == Keep::nothing && layer >= 2 ? inputs[layer - 2] : arena.take(stream, gpt.dtype));
@@ -128,10 +166,15 @@ void gpt_forward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts, 
                          .T = span.T,
                          .first_position = span.past});
   });
-  for (size_t l = 0; l < L; ++l)
-    block_forward(ctx, gpt.blocks[l], pass, acts.blocks[l], l + 1 < L ? acts.blocks[l + 1].x : acts.last,
+  ScratchScope scope(ctx);
+  const Tensor branch = ctx.scratch.take(acts.last.shape, gpt.dtype);
+  ConstTensor mid;
+  for (size_t l = 0; l < L; ++l) {
+    block_forward(ctx, gpt.blocks[l], pass, acts.blocks[l], branch, mid,
                   caches == nullptr ? nullptr : &(*caches)[l]);
-  norm_forward(ctx, gpt.norm, acts.norm, acts.stats, acts.last);
+    mid = acts.blocks[l].mid;
+  }
+  norm_forward(ctx, gpt.norm, acts.norm, acts.stats, {.x = mid, .branch = branch, .sum = acts.last});
 }
 
 void gpt_logits(Context& ctx, const Gpt& gpt, Tensor logits, ConstTensor norm_rows) {
@@ -154,8 +197,9 @@ void gpt_backward(Context& ctx, const Gpt& gpt, const Pass& pass, GptActs& acts,
   norm_backward(ctx, gpt.norm, dx, acts.stats, dx, acts.last);
   done(gpt.buckets() - 1);
   for (size_t l = gpt.blocks.size(); l-- > 0;) {
-    Tensor y = l + 1 < gpt.blocks.size() ? acts.blocks[l + 1].x : acts.last;
-    if (acts.keep == Keep::inputs) block_forward(ctx, gpt.blocks[l], pass, acts.blocks[l], y);
+    // The last block's activations are still those of the forward pass.
+    if (acts.keep == Keep::inputs && l + 1 < gpt.blocks.size())
+      block_forward(ctx, gpt.blocks[l], pass, acts.blocks[l], {});
     block_backward(ctx, gpt.blocks[l], pass, acts.blocks[l], dx);
     done(static_cast<int64_t>(l) + 1);
   }

@@ -43,7 +43,8 @@ struct Gpt::Arenas {
 
 // Plans, allocates exactly once, and binds for use: `bind` takes every tensor from the arenas, `run` calls
 // everything that will run later. Both are called without memory first, with ctx.planning set; then `bind`
-// again. With `allocate` false it stops after measuring (--dry-run).
+// again. With `allocate` false it stops after measuring (--dry-run). On CUDA it raises Exit::device, saying
+// what each category needs, where all of it does not fit.
 void plan_and_allocate(Context& ctx, Gpt::Arenas& arenas, const std::function<void()>& bind,
                        const std::function<void()>& run, bool allocate = true);
 

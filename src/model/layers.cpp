@@ -21,16 +21,24 @@ NormStats take_norm_stats(const Norm& norm, int64_t N, DType dtype, Arena& arena
   return stats;
 }
 
-void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& stats, ConstTensor x) {
+void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& stats, const NormInput& input) {
   if (norm.kind == NormKind::rmsnorm)
-    return ops::rmsnorm(ctx, y, stats.rstd, x, norm.weight->value, norm.eps);
+    return ops::rmsnorm(ctx, {.y = y,
+                              .rstd = stats.rstd,
+                              .x = input.x,
+                              .w = norm.weight->value,
+                              .eps = norm.eps,
+                              .branch = input.branch,
+                              .sum = input.sum});
   ops::layernorm(ctx, {.y = y,
                        .mean = stats.mean,
                        .rstd = stats.rstd,
-                       .x = x,
+                       .x = input.x,
                        .w = norm.weight->value,
                        .bias = value_of(norm.bias),
-                       .eps = norm.eps});
+                       .eps = norm.eps,
+                       .branch = input.branch,
+                       .sum = input.sum});
 }
 
 void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& stats, ConstTensor dy,

@@ -20,8 +20,14 @@ struct NormStats {
 
 Norm make_norm(Params& params, const ModelConfig& config, const std::string& name, int64_t bucket);
 NormStats take_norm_stats(const Norm& norm, int64_t N, DType dtype, Arena& arena);
-// y = norm(x), (N, C); overwrites y and the statistics.
-void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& stats, ConstTensor x);
+// What a norm reads: x (N, C), or, with a branch (N, C), sum = x + branch, which it overwrites first.
+struct NormInput {
+  ConstTensor x;
+  ConstTensor branch{};
+  Tensor sum{};
+};
+// y = norm(input), (N, C); overwrites y and the statistics.
+void norm_forward(Context& ctx, const Norm& norm, Tensor y, const NormStats& stats, const NormInput& input);
 // dx = gradient of x, overwritten: what comes through the norm, and dresidual (N, C), what reaches x past it.
 // May alias dy or dresidual. Adds to the gradients of weight and bias.
 void norm_backward(Context& ctx, const Norm& norm, Tensor dx, const NormStats& stats, ConstTensor dy,

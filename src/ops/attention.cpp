@@ -112,7 +112,8 @@ std::string cudnn_refusal(Device device, DType dtype, int64_t D) {
   if (dtype != DType::bf16) return fmt::format("it computes in bf16, not in {}", name_of(dtype));
   if (D % 8 != 0) return fmt::format("the head width {} is no multiple of 8", D);
   if constexpr (kCudnnBuilt) return cudnn_library_refusal();
-  return "this build of keen has no cuDNN, whose headers were not found";
+  return kCudaBuilt ? "this build of keen has no cuDNN, whose headers were not found"
+                    : "this build of keen has no CUDA backend";
 }
 
 template <> void attention_on<Device::cpu>(Context&, const Attention& args, Tensor work) {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "ops/add_rows.h"
 #include "ops/column_sums.h"
 
 namespace keen::ops {
@@ -78,6 +79,10 @@ void layernorm(Context& ctx, const LayerNorm& args) {
   expect(args.rstd, {N}, wide(dtype), "layernorm: rstd (N)");
   expect(args.w, {C}, wide(dtype), "layernorm: w (C)");
   if (args.bias) expect(args.bias, {C}, wide(dtype), "layernorm: bias (C)");
+  check(static_cast<bool>(args.branch) == static_cast<bool>(args.sum),
+        "layernorm: branch and sum, or neither");
+  if (args.branch) expect(args.branch, args.x.shape, dtype, "layernorm: branch (N, C)");
+  if (args.sum) expect(args.sum, args.x.shape, dtype, "layernorm: sum (N, C)");
   on_device(ctx, [&]<Device D>() { layernorm_on<D>(ctx, args); });
 }
 
@@ -101,14 +106,15 @@ template <> void layernorm_on<Device::cpu>(Context&, const LayerNorm& args) {
   with_float_type(args.x.dtype, [&]<class T>() {
     using W = Wide<T>;
     const int64_t C = args.x.shape[1];
-    T* y = args.y.as<T>();
+    T *y = args.y.as<T>(), *sum = args.sum ? args.sum.as<T>() : nullptr;
     W *mean = args.mean.as<W>(), *rstd = args.rstd.as<W>();
-    const T* x = args.x.as<T>();
+    const T *x = args.x.as<T>(), *branch = args.branch ? args.branch.as<T>() : nullptr;
     const W *w = args.w.as<W>(), *bias = args.bias ? args.bias.as<W>() : nullptr;
     const W eps = W(args.eps);
     parallel_for(args.x.shape[0], kGrain / std::max<int64_t>(C, 1) + 1, [=](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        const Moments<W> moments = layernorm_row<T>(y + row * C, x + row * C, w, bias, C, eps);
+        const T* from = add_rows<T>(sum, x, branch, row, C);
+        const Moments<W> moments = layernorm_row<T>(y + row * C, from, w, bias, C, eps);
         mean[row] = moments.mean;
         rstd[row] = moments.rstd;
       }

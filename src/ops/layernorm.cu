@@ -7,9 +7,11 @@ namespace keen::ops {
 template <> void layernorm_on<Device::cuda>(Context& ctx, const LayerNorm& args) {
   cuda::with_device_float_type(args.x.dtype, [&]<class T>() {
     norm_forward<true, T>(ctx, {.y = args.y.as<T>(),
+                                .sum = args.sum ? args.sum.as<T>() : nullptr,
                                 .mean = args.mean.as<float>(),
                                 .rstd = args.rstd.as<float>(),
                                 .x = args.x.as<T>(),
+                                .branch = args.branch ? args.branch.as<T>() : nullptr,
                                 .w = args.w.as<float>(),
                                 .bias = args.bias ? args.bias.as<float>() : nullptr,
                                 .N = args.x.shape[0],

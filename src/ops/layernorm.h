@@ -6,15 +6,18 @@
 namespace keen::ops {
 
 struct LayerNorm {
-  Tensor y;  // (N, C)  overwritten with (x - mean) * rstd * w + bias; may alias x
-  Tensor mean,
-      rstd;  // (N)     wide; overwritten; rstd = 1 / sqrt(var + eps), var over C without Bessel's correction
-  ConstTensor x;     // (N, C)
-  ConstTensor w;     // (C)     wide
-  ConstTensor bias;  // (C)     wide; optional
-  double eps;
+  Tensor y;              // (N, C)  overwritten with (x - mean) * rstd * w + bias; may alias x
+  Tensor mean;           // (N)     wide; overwritten
+  Tensor rstd;           // (N)     wide; overwritten: 1 / sqrt(var + eps), var without Bessel's correction
+  ConstTensor x;         // (N, C)
+  ConstTensor w;         // (C)     wide
+  ConstTensor bias;      // (C)     wide; optional
+  double eps;            //
+  ConstTensor branch{};  // (N, C)  added to x first, and rounded to its type; optional
+  Tensor sum{};  // (N, C)  overwritten with x + branch, where there is one; may alias x or branch, not y
 };
-// Raises on other shapes or types.
+// Of the rounded sum where there is a branch: the same bits as `add` before it. Raises on other shapes or
+// types.
 void layernorm(Context& ctx, const LayerNorm& args);
 
 struct LayerNormBackward {

@@ -13,9 +13,9 @@
 namespace keen::ops {
 
 template <class T> struct NormForward {
-  T* y;
-  float *mean, *rstd;  // mean: centered only
-  const T* x;
+  T *y, *sum;             // sum: x + branch, with a branch only
+  float *mean, *rstd;     // mean: centered only
+  const T *x, *branch;    // branch: null where there is none
   const float *w, *bias;  // bias: null where there is none
   int64_t N, C;
   float eps;
@@ -65,6 +65,17 @@ __global__ void __launch_bounds__(kWarpPerRow ? kWarpThreads : kMostThreads, 1)
 #pragma unroll
   for (int p = 0; p < kPacks; ++p)
     if (rank + p * size < packs) x[p].load(a.x + row * a.C + (rank + p * size) * kVec);
+  if (a.branch != nullptr) {
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p) {
+      if (rank + p * size >= packs) continue;
+      const int64_t at = row * a.C + (rank + p * size) * kVec;
+      RawPack<T> branch;
+      branch.load(a.branch + at);
+      x[p].add(branch);
+      x[p].store(a.sum + at);
+    }
+  }
   if constexpr (kCentered) {
 #pragma unroll
     for (int p = 0; p < kPacks; ++p)
@@ -100,6 +111,13 @@ template <class T, bool kCentered>
 __global__ void __launch_bounds__(kAnyThreads) any_forward_kernel(NormForward<T> a) {
   const int64_t row = blockIdx.x;
   const T* x = a.x + row * a.C;
+  if (a.branch != nullptr) {
+    T* sum = a.sum + row * a.C;
+    // A column belongs to one thread here and below, so no barrier is needed.
+    for (int64_t c = threadIdx.x; c < a.C; c += kAnyThreads)
+      sum[c] = cuda::from_float<T>(cuda::to_float(x[c]) + cuda::to_float(a.branch[row * a.C + c]));
+    x = sum;
+  }
   const float width = static_cast<float>(a.C);
   float sum = 0, squares = 0, mean = 0;
   if constexpr (kCentered) {
@@ -267,7 +285,8 @@ template <class F> bool with_team(int64_t packs, const F& f) {
 
 template <bool kCentered, class T> void norm_forward(Context& ctx, const NormForward<T>& a) {
   if (a.N == 0) return;
-  const bool packed = cuda::packable<T>(a.C, a.y, a.x) && cuda::packable<float>(0, a.w, a.bias);
+  const bool packed =
+      cuda::packable<T>(a.C, a.y, a.sum, a.x, a.branch) && cuda::packable<float>(0, a.w, a.bias);
   const auto run = [&]<bool kWarpPerRow, int kPacks>(int threads) {
     const int64_t rows = kWarpPerRow ? norm::kWarpThreads / cuda::kWarp : 1;
     cuda::launch(ctx, norm::forward_kernel<T, kCentered, kWarpPerRow, kPacks>,

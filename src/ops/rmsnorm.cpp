@@ -1,5 +1,6 @@
 #include "ops/rmsnorm.h"
 
+#include "ops/add_rows.h"
 #include "ops/column_sums.h"
 #include "ops/rmsnorm_row.h"
 
@@ -9,12 +10,16 @@ namespace {
 constexpr int64_t kGrain = 1 << 14;  // elements worth a thread of their own
 }
 
-void rmsnorm(Context& ctx, Tensor y, Tensor rstd, ConstTensor x, ConstTensor w, double eps) {
-  const auto [N, C] = dims<2>(x);
-  expect(y, x.shape, x.dtype, "rmsnorm: y (N, C)");
-  expect(rstd, {N}, wide(x.dtype), "rmsnorm: rstd (N)");
-  expect(w, {C}, wide(x.dtype), "rmsnorm: w (C)");
-  on_device(ctx, [&]<Device D>() { rmsnorm_on<D>(ctx, y, rstd, x, w, eps); });
+void rmsnorm(Context& ctx, const RmsNorm& args) {
+  const auto [N, C] = dims<2>(args.x);
+  const DType dtype = args.x.dtype;
+  expect(args.y, args.x.shape, dtype, "rmsnorm: y (N, C)");
+  expect(args.rstd, {N}, wide(dtype), "rmsnorm: rstd (N)");
+  expect(args.w, {C}, wide(dtype), "rmsnorm: w (C)");
+  check(static_cast<bool>(args.branch) == static_cast<bool>(args.sum), "rmsnorm: branch and sum, or neither");
+  if (args.branch) expect(args.branch, args.x.shape, dtype, "rmsnorm: branch (N, C)");
+  if (args.sum) expect(args.sum, args.x.shape, dtype, "rmsnorm: sum (N, C)");
+  on_device(ctx, [&]<Device D>() { rmsnorm_on<D>(ctx, args); });
 }
 
 void rmsnorm_backward(Context& ctx, const RmsNormBackward& args) {
@@ -31,18 +36,19 @@ void rmsnorm_backward(Context& ctx, const RmsNormBackward& args) {
   on_device(ctx, [&]<Device D>() { rmsnorm_backward_on<D>(ctx, args, partial); });
 }
 
-template <>
-void rmsnorm_on<Device::cpu>(Context&, Tensor y, Tensor rstd, ConstTensor x, ConstTensor w, double eps) {
-  with_float_type(x.dtype, [&]<class T>() {
+template <> void rmsnorm_on<Device::cpu>(Context&, const RmsNorm& args) {
+  with_float_type(args.x.dtype, [&]<class T>() {
     using W = Wide<T>;
-    const int64_t C = x.shape[1];
-    T* py = y.as<T>();
-    W* prstd = rstd.as<W>();
-    const T* px = x.as<T>();
-    const W* pw = w.as<W>();
-    parallel_for(x.shape[0], kGrain / std::max<int64_t>(C, 1) + 1, [=](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row)
-        prstd[row] = rmsnorm_row<T>(py + row * C, px + row * C, pw, C, W(eps));
+    const int64_t C = args.x.shape[1];
+    T *y = args.y.as<T>(), *sum = args.sum ? args.sum.as<T>() : nullptr;
+    W* rstd = args.rstd.as<W>();
+    const T *x = args.x.as<T>(), *branch = args.branch ? args.branch.as<T>() : nullptr;
+    const W *w = args.w.as<W>(), eps = W(args.eps);
+    parallel_for(args.x.shape[0], kGrain / std::max<int64_t>(C, 1) + 1, [=](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const T* from = add_rows<T>(sum, x, branch, row, C);
+        rstd[row] = rmsnorm_row<T>(y + row * C, from, w, C, eps);
+      }
     });
   });
 }

@@ -4,18 +4,19 @@
 
 namespace keen::ops {
 
-template <>
-void rmsnorm_on<Device::cuda>(Context& ctx, Tensor y, Tensor rstd, ConstTensor x, ConstTensor w, double eps) {
-  cuda::with_device_float_type(x.dtype, [&]<class T>() {
-    norm_forward<false, T>(ctx, {.y = y.as<T>(),
+template <> void rmsnorm_on<Device::cuda>(Context& ctx, const RmsNorm& args) {
+  cuda::with_device_float_type(args.x.dtype, [&]<class T>() {
+    norm_forward<false, T>(ctx, {.y = args.y.as<T>(),
+                                 .sum = args.sum ? args.sum.as<T>() : nullptr,
                                  .mean = nullptr,
-                                 .rstd = rstd.as<float>(),
-                                 .x = x.as<T>(),
-                                 .w = w.as<float>(),
+                                 .rstd = args.rstd.as<float>(),
+                                 .x = args.x.as<T>(),
+                                 .branch = args.branch ? args.branch.as<T>() : nullptr,
+                                 .w = args.w.as<float>(),
                                  .bias = nullptr,
-                                 .N = x.shape[0],
-                                 .C = x.shape[1],
-                                 .eps = static_cast<float>(eps)});
+                                 .N = args.x.shape[0],
+                                 .C = args.x.shape[1],
+                                 .eps = static_cast<float>(args.eps)});
   });
 }
 

@@ -5,9 +5,18 @@
 
 namespace keen::ops {
 
-// y = x * rstd * w with rstd = 1 / sqrt(mean(x^2) + eps) per row, statistics in the wide type.
-// x, y (N, C); rstd (N) wide; w (C) wide. Overwrites y and rstd; y may alias x. Other shapes or types raise.
-void rmsnorm(Context& ctx, Tensor y, Tensor rstd, ConstTensor x, ConstTensor w, double eps);
+struct RmsNorm {
+  Tensor y;              // (N, C)  overwritten with x * rstd * w; may alias x
+  Tensor rstd;           // (N)     wide; overwritten: 1 / sqrt(mean(x^2) + eps) over C
+  ConstTensor x;         // (N, C)
+  ConstTensor w;         // (C)     wide
+  double eps;            //
+  ConstTensor branch{};  // (N, C)  added to x first, and rounded to its type; optional
+  Tensor sum{};  // (N, C)  overwritten with x + branch, where there is one; may alias x or branch, not y
+};
+// Statistics in the wide type, of the rounded sum where there is a branch: the same bits as `add` before it.
+// Raises on other shapes or types.
+void rmsnorm(Context& ctx, const RmsNorm& args);
 
 struct RmsNormBackward {
   Tensor dx;                // (N, C)  overwritten; may alias dy or dresidual
@@ -24,8 +33,7 @@ struct RmsNormBackward {
 void rmsnorm_backward(Context& ctx, const RmsNormBackward& args);
 
 // The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch, (chunks, C) wide.
-template <Device>
-void rmsnorm_on(Context& ctx, Tensor y, Tensor rstd, ConstTensor x, ConstTensor w, double eps);
+template <Device> void rmsnorm_on(Context& ctx, const RmsNorm& args);
 template <Device> void rmsnorm_backward_on(Context& ctx, const RmsNormBackward& args, Tensor partial);
 
 }  // namespace keen::ops

@@ -43,6 +43,19 @@ template <class T> struct RawPack {
   uint4 words{};
 
   __device__ __forceinline__ void load(const T* from) { words = *reinterpret_cast<const uint4*>(from); }
+  __device__ __forceinline__ void store(T* to) const { *reinterpret_cast<uint4*>(to) = words; }
+  // Element by element, rounded to T.
+  __device__ __forceinline__ void add(const RawPack& other) {
+    uint32_t sum[4];
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      if constexpr (std::is_same_v<T, bf16>)
+        sum[w] = cuda::bf16_pair((*this)[2 * w] + other[2 * w], (*this)[2 * w + 1] + other[2 * w + 1]);
+      else
+        sum[w] = std::bit_cast<uint32_t>((*this)[w] + other[w]);
+    }
+    words = make_uint4(sum[0], sum[1], sum[2], sum[3]);
+  }
   __device__ __forceinline__ float operator[](int i) const {
     const int w = i * 4 / kSize;
     const uint32_t word = w == 0 ? words.x : w == 1 ? words.y : w == 2 ? words.z : words.w;

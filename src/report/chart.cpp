@@ -50,6 +50,12 @@ Grid grid_of(size_t panels) {
   return {columns, rows, panel, caption, static_cast<double>(rows) * (panel + caption)};
 }
 
+Look look_of(size_t i, const std::string& name) {
+  constexpr std::array kMarkers = {Marker::circle, Marker::square, Marker::triangle, Marker::diamond,
+                                   Marker::down_triangle};
+  return {name, kColours[i % kColours.size()], kDashes[i % kDashes.size()], kMarkers[i % kMarkers.size()]};
+}
+
 double height_of(const ChartPlan& plan) {
   return kTop + static_cast<double>(legend_rows(plan.looks)) * kLegendRow +
          grid_of(plan.captions.size()).height + kBelow;
@@ -58,12 +64,18 @@ double height_of(const ChartPlan& plan) {
 }  // namespace
 
 std::vector<Look> looks_of(const Comparison& comparison) {
-  constexpr std::array kMarkers = {Marker::circle, Marker::square, Marker::triangle, Marker::diamond,
-                                   Marker::down_triangle};
   std::vector<Look> looks;
-  for (size_t i = 0; i < comparison.runs.size(); ++i)
-    looks.push_back({comparison.summaries[i].label, kColours[i % kColours.size()],
-                     kDashes[i % kDashes.size()], kMarkers[i % kMarkers.size()]});
+  for (const Summary& summary : comparison.summaries) looks.push_back(look_of(looks.size(), summary.label));
+  return looks;
+}
+
+std::vector<Look> looks_of_columns(const Comparison& comparison) {
+  std::vector<Look> looks;
+  for (const Column& column : comparison.columns) {
+    const size_t seeds = column.members.size();
+    looks.push_back(
+        look_of(looks.size(), seeds == 1 ? column.label : fmt::format("{} ({} seeds)", column.label, seeds)));
+  }
   return looks;
 }
 

@@ -17,6 +17,8 @@ struct Look {
   Marker marker;
 };
 std::vector<Look> looks_of(const Comparison& comparison);
+// Of the columns: the same where each is one run. The name of a group says how many seeds it has.
+std::vector<Look> looks_of_columns(const Comparison& comparison);
 
 // What ticks count: `factor` of x make one.
 struct Unit {

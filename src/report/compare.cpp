@@ -32,15 +32,14 @@ template <class T> Measured measured(const std::optional<T>& value, const char* 
 
 Measured train_loss_of(const RunRecord& run) {
   if (run.train.empty()) return {std::nullopt, true, "none yet"};
-  double sum = 0;
+  double mean = 0;  // of those so far: a sum of diverged losses would overflow
   int64_t count = 0;
   for (auto point = run.train.rbegin(); point != run.train.rend() && count < kTrainLossRows; ++point) {
     if (!point->loss) continue;
-    sum += *point->loss;
-    ++count;
+    mean += (*point->loss - mean) / static_cast<double>(++count);
   }
   if (count == 0) return {std::nullopt, true, "not finite"};
-  return {sum / static_cast<double>(count), true, ""};
+  return {mean, true, ""};
 }
 
 // Why a run has no validation loss at all.
@@ -132,8 +131,8 @@ Spread spread_of(const std::vector<const Measured*>& values) {
   double sum = 0;
   for (const Measured* value : values) {
     if (!value->value) continue;
-    sum += *value->value;
     ++spread.n;
+    sum += *value->value;
     spread.exact = spread.exact && value->exact;
   }
   if (spread.n == 0) {
@@ -145,7 +144,8 @@ Spread spread_of(const std::vector<const Measured*>& values) {
   double squares = 0;
   for (const Measured* value : values)
     if (value->value) squares += (*value->value - *spread.mean) * (*value->value - *spread.mean);
-  spread.deviation = std::sqrt(squares / static_cast<double>(spread.n - 1));
+  const double deviation = std::sqrt(squares / static_cast<double>(spread.n - 1));
+  if (std::isfinite(deviation)) spread.deviation = deviation;  // diverged losses overflow when squared
   return spread;
 }
 
@@ -287,6 +287,11 @@ Comparison compare_runs(std::vector<RunRecord> runs, size_t baseline, std::optio
   for (Column& column : comparison.columns) {
     for (size_t q = 0; q < kQuantities; ++q) measure_column(column, summaries, static_cast<Quantity>(q));
     column.paired = paired_of(column, summaries);
+    for (const size_t member : column.members)
+      for (const std::string& key : summaries[member].paired.differs_also)
+        if (std::find(column.differs_also.begin(), column.differs_also.end(), key) ==
+            column.differs_also.end())
+          column.differs_also.push_back(key);
   }
   return comparison;
 }

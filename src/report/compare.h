@@ -65,6 +65,11 @@ struct Paired {
   int64_t first_step = 0, last_step = 0;  // the run's, of the pairs in the mean
   std::optional<size_t> partner;          // the run of the baseline column on whose batches it was trained
   std::string why;                        // where there is no mean: "baseline", "other seed", ...
+  // What else may have made the difference: dotted keys of the config, other than model.attention, that
+  // change training and differ between the two. Keys that neither run uses (schedule.decay_fraction without
+  // wsd), and those that change at most the order of additions, are none of them.
+  std::vector<std::string> differs_also;
+  bool attention_differs = false;
 };
 Paired paired_difference(const RunRecord& run, const RunRecord& partner);
 
@@ -92,6 +97,7 @@ struct Column {
   // Over the members' paired differences; with one such pair it is that pair's mean. `deviation` holds the
   // standard error: of one pair its own, of several seeds deviation / sqrt(n).
   Spread paired;
+  std::vector<std::string> differs_also;  // of all members' paired differences
   const Spread& operator[](Quantity q) const { return measured[static_cast<size_t>(q)]; }
 };
 

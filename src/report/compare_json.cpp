@@ -37,7 +37,8 @@ Json paired_json(const Paired& paired, const Comparison& comparison) {
           {"pairs", paired.pairs},
           {"blocks", paired.blocks},
           {"first_step", paired.first_step},
-          {"last_step", paired.last_step}};
+          {"last_step", paired.last_step},
+          {"differs_also", paired.differs_also}};
 }
 
 Json marks_json(const RunRecord& run) {
@@ -104,6 +105,7 @@ Json group_json(const Comparison& comparison, const Column& column) {
     group[std::string(name_of(quantity))] = spread_json(column[quantity], "deviation");
   }
   group["paired_difference"] = spread_json(column.paired, "standard_error");
+  group["paired_difference"]["differs_also"] = column.differs_also;
   return group;
 }
 

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
 
 #include "core/console.h"
 #include "report/compare.h"
@@ -24,6 +26,61 @@ std::string other_batches(const RunRecord& a, const RunRecord& b) {
   return "";
 }
 
+// Dotted keys of the config that change training, as far as the run uses them, and what it has there.
+std::map<std::string, std::string> recipe_of(const RunRecord& run) {
+  std::map<std::string, std::string> recipe;
+  const auto value = [&](const char* object, const char* key) {
+    const auto part = run.config.find(object);
+    return part != run.config.end() && part->is_object() ? part->value(key, Json()) : Json();
+  };
+  const bool constant = value("schedule", "kind") == "constant", wsd = value("schedule", "kind") == "wsd",
+             rope = value("model", "position") == "rope";
+  const std::set<std::string> unused = {"model.attention",
+                                        "schedule.stop_after",
+                                        "batch.micro_sequences",
+                                        "init.from",
+                                        constant ? "schedule.steps" : "",
+                                        constant ? "schedule.final_lr_fraction" : "",
+                                        wsd ? "" : "schedule.decay_fraction",
+                                        rope ? "" : "model.rope_theta",
+                                        rope ? "" : "model.rope_fraction"};
+  for (const char* name : {"model", "batch", "optimizer", "schedule", "init"}) {
+    const auto part = run.config.find(name);
+    if (part == run.config.end() || !part->is_object()) continue;
+    for (const auto& [key, leaf] : part->items())
+      if (const std::string dotted = std::string(name) + "." + key; !unused.contains(dotted))
+        recipe[dotted] = json_line(leaf);
+  }
+  // The machine decides what "auto" is.
+  if (run.environment.is_object() && run.environment.contains("precision"))
+    recipe["precision"] = json_line(run.environment["precision"]);
+  return recipe;
+}
+
+// Forks may name one parent by several paths.
+bool same_parent(const RunRecord& a, const RunRecord& b) {
+  if (a.parent == b.parent) return true;
+  std::error_code ignored;
+  return a.parent && b.parent && a.parent_step == b.parent_step && !a.parent_directory.empty() &&
+         !b.parent_directory.empty() &&
+         std::filesystem::equivalent(a.parent_directory, b.parent_directory, ignored);
+}
+
+// What only one of them uses goes with a key that differs: schedule.steps with schedule.kind.
+std::vector<std::string> other_recipe(const RunRecord& a, const RunRecord& b) {
+  const auto mine = recipe_of(a), theirs = recipe_of(b);
+  std::set<std::string> keys;
+  for (const auto& recipe : {mine, theirs})
+    for (const auto& [key, value] : recipe) keys.insert(key);
+  std::erase_if(keys, [&](const std::string& key) {
+    const auto x = mine.find(key), y = theirs.find(key);
+    return x == mine.end() || y == theirs.end() || x->second == y->second;
+  });
+  std::vector<std::string> list(keys.begin(), keys.end());
+  if (!same_parent(a, b)) list.push_back("init.from");
+  return list;
+}
+
 struct Pair {
   int64_t step;
   double difference;
@@ -42,11 +99,21 @@ std::vector<Pair> pairs_of(const std::vector<TrainPoint>& curve, const std::vect
   return pairs;
 }
 
-double mean_of(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return sum / static_cast<double>(values.size());
+Json attention_of(const RunRecord& run) {
+  const auto model = run.config.find("model");
+  return model != run.config.end() && model->is_object() ? model->value("attention", Json()) : Json();
 }
+
+// Never larger than what it is of, where a sum of diverged losses would overflow.
+class Mean {
+ public:
+  void take(double value) { mean_ += (value - mean_) / static_cast<double>(++count_); }
+  double operator*() const { return mean_; }
+
+ private:
+  double mean_ = 0;
+  int64_t count_ = 0;
+};
 
 }  // namespace
 
@@ -68,11 +135,15 @@ Paired paired_difference(const RunRecord& run, const RunRecord& partner) {
   const auto first = pairs.end() - static_cast<std::ptrdiff_t>(count);
   std::vector<double> means;
   for (auto block = first; block != pairs.end(); block += static_cast<std::ptrdiff_t>(length)) {
-    double sum = 0;
-    for (int64_t i = 0; i < length; ++i) sum += block[static_cast<std::ptrdiff_t>(i)].difference;
-    means.push_back(sum / static_cast<double>(length));
+    Mean mean;
+    for (int64_t i = 0; i < length; ++i) mean.take(block[static_cast<std::ptrdiff_t>(i)].difference);
+    means.push_back(*mean);
   }
-  result.mean = mean_of(means);
+  Mean mean_of_blocks;
+  for (const double mean : means) mean_of_blocks.take(mean);
+  result.mean = *mean_of_blocks;
+  result.differs_also = other_recipe(run, partner);
+  result.attention_differs = attention_of(run) != attention_of(partner);
   result.pairs = count;
   result.blocks = blocks;
   result.first_step = first->step;
@@ -80,7 +151,8 @@ Paired paired_difference(const RunRecord& run, const RunRecord& partner) {
   if (blocks < 4) return result;
   double squares = 0;
   for (const double mean : means) squares += (mean - *result.mean) * (mean - *result.mean);
-  result.standard_error = std::sqrt(squares / static_cast<double>(blocks - 1) / static_cast<double>(blocks));
+  const double error = std::sqrt(squares / static_cast<double>(blocks - 1) / static_cast<double>(blocks));
+  if (std::isfinite(error)) result.standard_error = error;  // diverged losses overflow when squared
   return result;
 }
 

@@ -3,10 +3,13 @@
 
 #include "core/console.h"
 #include "report/compare.h"
+#include "report/loss_text.h"
 
 namespace keen {
 
 namespace {
+
+constexpr std::string_view kDagger = "†";
 
 std::string number_text(Quantity quantity, double x) {
   switch (quantity) {
@@ -21,12 +24,12 @@ std::string number_text(Quantity quantity, double x) {
     case Quantity::seconds_to_target_loss:
       return duration(x);
     case Quantity::difference_at_common_tokens:
-      return fmt::format("{:+.4f}", x);
+      return loss_difference_text(x);
     case Quantity::train_loss:
     case Quantity::final_validation_loss:
     case Quantity::best_validation_loss:
     case Quantity::loss_at_common_tokens:
-      return fmt::format("{:.4f}", x);
+      return loss_text(x);
   }
   return "";
 }
@@ -67,11 +70,18 @@ Cell steps_cell(const Comparison& comparison, const Column& column) {
 Cell paired_cell(const Column& column) {
   const Spread& paired = column.paired;
   if (!paired.mean) return {paired.why, Cell::Kind::missing};
-  std::string text = fmt::format("{:+.4f}", *paired.mean);
-  if (paired.deviation) text += fmt::format(" ± {:.4f}", *paired.deviation);
+  std::string text = loss_difference_text(*paired.mean);
+  if (paired.deviation) text += " ± " + loss_text(*paired.deviation);
   if (const auto members = std::ssize(column.members); paired.n < members && members > 1)
     text += fmt::format(" ({} of {})", paired.n, members);
+  if (!column.differs_also.empty()) text += " " + std::string(kDagger);
   return {std::move(text), Cell::Kind::value};
+}
+
+// Whether the runs of a column have other attention than their partners.
+bool attention_differs(const Comparison& comparison, const Column& column) {
+  return std::any_of(column.members.begin(), column.members.end(),
+                     [&](size_t member) { return comparison.summaries[member].paired.attention_differs; });
 }
 
 std::string count_text(std::optional<double> count) { return count ? short_count(*count) : ""; }
@@ -136,6 +146,29 @@ std::string paired_note(const Comparison& comparison) {
                     : " (of block means). Another seed would give another mean.");
 }
 
+// What else than attention the paired differences may come from, columns of the same kind together.
+std::vector<std::string> also_notes(const Comparison& comparison) {
+  std::vector<std::pair<std::string, std::string>> by_text;  // what differs, and in which columns
+  for (const Column& column : comparison.columns) {
+    const auto& keys = column.differs_also;
+    if (!column.paired.mean || keys.empty()) continue;
+    const std::string differ =
+        fmt::format("{} {}", fmt::join(keys, ", "), keys.size() == 1 ? "differs" : "differ");
+    const std::string text = attention_differs(comparison, column)
+                                 ? fmt::format("not of attention alone: {} too.", differ)
+                                 : fmt::format("not of attention, which is the same: {}.", differ);
+    const auto known = std::ranges::find(by_text, text, &std::pair<std::string, std::string>::first);
+    if (known != by_text.end())
+      known->second += ", " + column.label;
+    else
+      by_text.emplace_back(text, column.label);
+  }
+  std::vector<std::string> notes;
+  for (const auto& [text, columns] : by_text)
+    notes.push_back(fmt::format("{} {}: {}", kDagger, columns, text));
+  return notes;
+}
+
 }  // namespace
 
 CellTable comparison_table(const Comparison& comparison) {
@@ -159,8 +192,9 @@ CellTable comparison_table(const Comparison& comparison) {
              });
   }
   if (comparison.target_loss && (several || !comparison.target_is_baselines)) {
-    rows.add(Quantity::tokens_to_target_loss, fmt::format("tokens to {:.4f}", *comparison.target_loss));
-    rows.add(Quantity::seconds_to_target_loss, fmt::format("time to {:.4f}", *comparison.target_loss));
+    const std::string target = loss_text(*comparison.target_loss);
+    rows.add(Quantity::tokens_to_target_loss, "tokens to " + target);
+    rows.add(Quantity::seconds_to_target_loss, "time to " + target);
   }
   if (several)
     rows.add("paired_difference", "paired difference",
@@ -204,7 +238,7 @@ std::vector<std::string> comparison_notes(const Comparison& comparison) {
   if (any_cell(table, [](const CellRow&, const Cell& cell) { return cell.kind == Cell::Kind::interpolated; }))
     notes.push_back("~ lies on the straight line between two validation points.");
   if (several && comparison.target_is_baselines)
-    notes.push_back(fmt::format("{:.4f} is the baseline's final validation loss.", *comparison.target_loss));
+    notes.push_back(loss_text(*comparison.target_loss) + " is the baseline's final validation loss.");
   else if (several && !comparison.target_loss)
     notes.push_back("The baseline has no final validation loss that the others could reach.");
   for (const Column& column : comparison.columns) {
@@ -220,6 +254,10 @@ std::vector<std::string> comparison_notes(const Comparison& comparison) {
         return row.key == "paired_difference" && cell.kind == Cell::Kind::value;
       }))
     notes.push_back(paired_note(comparison));
+  for (std::string& note : also_notes(comparison)) notes.push_back(std::move(note));
+  const bool timed = std::any_of(comparison.runs.begin(), comparison.runs.end(),
+                                 [](const RunRecord& run) { return !run.train.empty(); });
+  if (several && timed) notes.push_back("Time and tokens/s depend on what else the machine did meanwhile.");
   const bool forks = std::any_of(comparison.runs.begin(), comparison.runs.end(), [](const RunRecord& run) {
     return run.parent && run.parent_step.value_or(0) > 0;
   });

@@ -54,11 +54,68 @@ size_t widest_that_fits(const std::vector<size_t>& widths, size_t space) {
   return cap;
 }
 
-// Numbers are useful as a whole or not at all; names, and the values of a config, may be cut.
-bool may_be_cut(const CellRow& row, bool config) { return config || row.key == "parent"; }
+// Numbers are useful as a whole or not at all; names may be cut, and the values of a config go on below.
+bool may_be_narrower(const CellRow& row, bool config) { return config || row.key == "parent"; }
+
+// The number of bytes at the beginning of `text` that are at most `width` columns wide, at least one
+// character.
+size_t bytes_within(std::string_view text, size_t width) {
+  size_t bytes = 0, columns = 0;
+  while (bytes < text.size()) {
+    size_t next = bytes + 1;
+    while (next < text.size() && (static_cast<unsigned char>(text[next]) & 0xC0) == 0x80) ++next;
+    if (columns > 0 && columns + 1 > width) break;
+    ++columns;
+    bytes = next;
+  }
+  return bytes;
+}
+
+// A value in lines of at most `width` columns: broken behind a space or comma, else behind another sign that
+// ends a part of a path or name, else anywhere. Nothing is left out but spaces at the breaks.
+std::vector<std::string> wrapped(std::string_view text, size_t width) {
+  std::vector<std::string> lines;
+  while (display_width(text) > width) {
+    const size_t most = bytes_within(text, width);
+    size_t end = most;
+    for (const char* signs : {" ,", "/-_.:"}) {
+      // A space just behind the line ends it as well.
+      const size_t from = *signs == ' ' && most < text.size() && text[most] == ' ' ? most : most - 1;
+      const size_t at = text.find_last_of(signs, from);
+      if (at == text.npos || at < most / 3) continue;
+      end = std::min(at + 1, text.size());
+      break;
+    }
+    std::string line(text.substr(0, end));
+    line.erase(line.find_last_not_of(' ') + 1);
+    lines.push_back(std::move(line));
+    text.remove_prefix(end);
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+  }
+  if (!text.empty() || lines.empty()) lines.emplace_back(text);
+  return lines;
+}
+
+// The names above the columns [begin, end) in lines: one, unless they would look alike where they are cut.
+std::vector<std::vector<std::string>> header_lines(const std::vector<std::string>& names, size_t begin,
+                                                   size_t end, size_t width) {
+  const auto part = [&](const std::vector<std::string>& all) {
+    return std::vector<std::string>(all.begin() + static_cast<std::ptrdiff_t>(begin),
+                                    all.begin() + static_cast<std::ptrdiff_t>(end));
+  };
+  const std::vector<std::string> cut = fitted(names, width);
+  if (std::set<std::string>(cut.begin(), cut.end()).size() == names.size()) return {part(cut)};
+  std::vector<std::vector<std::string>> lines;
+  for (size_t i = begin; i < end; ++i) {
+    const std::vector<std::string> of_name = wrapped(names[i], width);
+    lines.resize(std::max(lines.size(), of_name.size()), std::vector<std::string>(end - begin));
+    for (size_t line = 0; line < of_name.size(); ++line) lines[line][i - begin] = of_name[line];
+  }
+  return lines;
+}
 
 // One block of a table: the columns [begin, end), with the labels of their rows.
-std::string block(const CellTable& table, const std::string& corner, size_t begin, size_t end,
+std::string block(const CellTable& table, const std::string& corner, bool config, size_t begin, size_t end,
                   size_t label_width, bool colour) {
   std::vector<size_t> widths;
   for (size_t i = begin; i < end; ++i) {
@@ -67,21 +124,42 @@ std::string block(const CellTable& table, const std::string& corner, size_t begi
     widths.push_back(width);
   }
   const size_t cap = widest_that_fits(widths, kConsoleWidth - label_width);
-  const auto line = [&](const std::string& label, const std::vector<std::string>& texts) {
-    const std::vector<std::string> fit = fitted(texts, cap);
-    std::vector<std::string> cells = {shortened(label, label_width)};
-    for (size_t i = begin; i < end; ++i) cells.push_back(fit[i]);
+  // Lines that go on below each other are read from their left; numbers are compared at their right.
+  const bool breaks =
+      config && std::any_of(widths.begin(), widths.end(), [=](size_t width) { return width > cap; });
+  const auto with_label = [&](const std::string& label, std::vector<std::string> cells) {
+    cells.insert(cells.begin(), shortened(label, label_width));
     return cells;
   };
-  Table out(line(corner, table.header));
+  const std::vector<std::vector<std::string>> header = header_lines(table.header, begin, end, cap);
+  Table out(with_label(corner, header[0]));
+  for (size_t line = 1; line < header.size(); ++line) {
+    std::vector<std::string> cells;
+    for (const std::string& text : header[line])
+      cells.push_back(styled(text, Style::bold, colour && !text.empty()));
+    out.add(with_label("", std::move(cells)));
+  }
+  for (size_t i = begin; breaks && i < end; ++i) out.left_aligned(i - begin + 1);
   for (const CellRow& row : table.rows) {
     std::vector<std::string> texts;
     for (const Cell& cell : row.cells) texts.push_back(cell.text);
-    std::vector<std::string> cells = line(row.label, texts);
-    for (size_t i = begin; i < end; ++i)
-      if (row.cells[i].kind == Cell::Kind::missing && !row.cells[i].text.empty())
-        cells[i - begin + 1] = styled(cells[i - begin + 1], Style::dim, colour);
-    out.add(std::move(cells));
+    if (!config) texts = fitted(texts, cap);
+    std::vector<std::vector<std::string>> lines;  // of every cell
+    size_t most = 1;
+    for (size_t i = begin; i < end; ++i) {
+      lines.push_back(config ? wrapped(texts[i], cap) : std::vector{texts[i]});
+      most = std::max(most, lines.back().size());
+    }
+    for (size_t line = 0; line < most; ++line) {
+      std::vector<std::string> cells;
+      for (size_t i = begin; i < end; ++i) {
+        const std::vector<std::string>& of_cell = lines[i - begin];
+        const std::string text = line < of_cell.size() ? of_cell[line] : "";
+        const bool dim = row.cells[i].kind == Cell::Kind::missing && !text.empty();
+        cells.push_back(dim ? styled(text, Style::dim, colour) : text);
+      }
+      out.add(with_label(line == 0 ? row.label : "", std::move(cells)));
+    }
   }
   return out.str(0, colour);
 }
@@ -91,7 +169,7 @@ std::string side_by_side(const CellTable& table, const std::string& corner, bool
   size_t label = display_width(corner), needed = kNarrowestColumn;
   for (const CellRow& row : table.rows) {
     label = std::max(label, display_width(row.label));
-    if (may_be_cut(row, config)) continue;
+    if (may_be_narrower(row, config)) continue;
     for (const Cell& cell : row.cells) needed = std::max(needed, display_width(cell.text));
   }
   label = std::min(label, kConsoleWidth - 2 - needed);
@@ -101,7 +179,7 @@ std::string side_by_side(const CellTable& table, const std::string& corner, bool
   std::string text;
   for (size_t begin = 0; begin < count; begin += at_once)
     text += (begin > 0 ? "\n" : "") +
-            block(table, corner, begin, std::min(begin + at_once, count), label, colour);
+            block(table, corner, config, begin, std::min(begin + at_once, count), label, colour);
   return text;
 }
 

@@ -10,7 +10,7 @@ namespace keen {
 
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(), kHighest = 1e300;
 
 double number(int64_t count) { return static_cast<double>(count); }
 
@@ -18,7 +18,8 @@ double number(int64_t count) { return static_cast<double>(count); }
 template <class P> Curve curve_of(const RunRecord& run, const std::vector<P>& points, Measure measure) {
   Curve curve;
   for (const P& point : points)
-    if (const auto x = x_of(run, point, measure)) curve.push_back({*x, point.loss.value_or(kNaN)});
+    if (const auto x = x_of(run, point, measure))
+      curve.push_back({*x, point.loss ? std::clamp(*point.loss, -kHighest, kHighest) : kNaN});
   return curve;
 }
 
@@ -33,6 +34,36 @@ template <class Reduce> Curve over_heads(const std::vector<HeadCurve>& curves, R
   Curve curve;
   for (const auto& [x, ys] : values) curve.push_back({x, ys.empty() ? kNaN : reduce(ys)});
   return curve;
+}
+
+template <class Reduce> Curve across(const std::vector<Curve>& curves, Reduce&& reduce) {
+  double low = -INFINITY, high = INFINITY;
+  std::vector<double> xs;
+  for (const Curve& curve : curves) {
+    if (curve.empty()) continue;
+    low = std::max(low, curve.front().x);
+    high = std::min(high, curve.back().x);
+    for (const CurvePoint& point : curve) xs.push_back(point.x);
+  }
+  std::sort(xs.begin(), xs.end());
+  xs.erase(std::unique(xs.begin(), xs.end()), xs.end());
+  Curve result;
+  for (const double x : xs) {
+    if (x < low || x > high) continue;
+    std::vector<double> ys;
+    bool finite = true;
+    for (const Curve& curve : curves) {
+      if (curve.empty()) continue;
+      ys.push_back(y_at(curve, x));
+      finite = finite && std::isfinite(ys.back());
+    }
+    result.push_back({x, finite ? reduce(ys) : kNaN});
+  }
+  return result;
+}
+
+double mean(const std::vector<double>& ys) {
+  return std::accumulate(ys.begin(), ys.end(), 0.0) / number(static_cast<int64_t>(ys.size()));
 }
 
 // The value below which this share of the sorted values lies, between two of them by a straight line.
@@ -118,16 +149,20 @@ std::vector<HeadCurve> head_curves(const RunRecord& run, std::vector<double> Lay
   return list;
 }
 
-Curve mean_of(const std::vector<HeadCurve>& curves) {
-  return over_heads(curves, [](const std::vector<double>& ys) {
-    return std::accumulate(ys.begin(), ys.end(), 0.0) / number(static_cast<int64_t>(ys.size()));
-  });
-}
+Curve mean_of(const std::vector<HeadCurve>& curves) { return over_heads(curves, mean); }
 Curve lowest_of(const std::vector<HeadCurve>& curves) {
   return over_heads(curves, [](const std::vector<double>& ys) { return std::ranges::min(ys); });
 }
 Curve highest_of(const std::vector<HeadCurve>& curves) {
   return over_heads(curves, [](const std::vector<double>& ys) { return std::ranges::max(ys); });
+}
+
+Curve mean_across(const std::vector<Curve>& curves) { return across(curves, mean); }
+Curve lowest_across(const std::vector<Curve>& curves) {
+  return across(curves, [](const std::vector<double>& ys) { return std::ranges::min(ys); });
+}
+Curve highest_across(const std::vector<Curve>& curves) {
+  return across(curves, [](const std::vector<double>& ys) { return std::ranges::max(ys); });
 }
 
 Curve smoothed(const Curve& curve, double scale) {

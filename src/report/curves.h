@@ -30,7 +30,8 @@ Point beginning_of(const RunRecord& run);
 // what was logged.
 std::optional<double> x_of_step(const RunRecord& run, int64_t step, Measure measure);
 
-// Points whose x is not known are left out.
+// Points whose x is not known are left out. Losses beyond 1e300 are drawn as that, so that sums of them stay
+// finite.
 Curve train_curve(const RunRecord& run, Measure measure);
 Curve validation_curve(const RunRecord& run, Measure measure);
 
@@ -50,6 +51,12 @@ std::vector<HeadCurve> head_curves(const RunRecord& run, std::vector<double> Lay
 Curve mean_of(const std::vector<HeadCurve>& curves);
 Curve lowest_of(const std::vector<HeadCurve>& curves);
 Curve highest_of(const std::vector<HeadCurve>& curves);
+
+// One curve for several runs, at the points of all of them as far as every one reaches, each between its own
+// points by a straight line. Empty curves take no part; where one is not finite, the result is not either.
+Curve mean_across(const std::vector<Curve>& curves);
+Curve lowest_across(const std::vector<Curve>& curves);
+Curve highest_across(const std::vector<Curve>& curves);
 
 // Exponential smoothing in units of x, debiased, so that the first values are not drawn towards anything:
 //

@@ -48,6 +48,8 @@ std::string one_line(std::string_view text, size_t width) {
       line += "\\t";
     else if (byte < 0x20 || byte == 0x7f || (byte >= 0x80 && length == 1))
       line += fmt::format("\\x{:02x}", byte);
+    else if (byte == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0)
+      line += fmt::format("\\u{:04x}", static_cast<unsigned char>(text[1]));
     else
       line += text.substr(0, length);
     text.remove_prefix(length);

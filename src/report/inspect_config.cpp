@@ -23,7 +23,7 @@ class ConfigInspector {
   Inspection run() {
     Json& json = result_.json;
     json["config"] = to_json(config_);
-    facts_.add("run", config_.name);
+    facts_.add("run", fmt::format("runs/{}", config_.name));
     add_model();
     const std::optional<Dataset> train = open_data("data", "train", config_.data.train);
     const std::optional<Dataset> validation =

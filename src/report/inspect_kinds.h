@@ -33,8 +33,8 @@ Json number_or_null(const std::optional<double>& number);
 // many shards.
 inline constexpr size_t kMostRows = 12;
 
-// Text on one line between quotes: control characters as \n, \t or \x1b, bytes that are not UTF-8 as \xff,
-// cut to `width` columns.
+// Text on one line between quotes: control characters as \n, \t, \x1b or \u009b, bytes that are not UTF-8 as
+// \xff, cut to `width` columns.
 std::string one_line(std::string_view text, size_t width);
 
 }  // namespace keen

@@ -81,6 +81,12 @@ std::string told(const Json& event) {
   return fmt::format("{} at step {}", name, step);
 }
 
+// The steps of several events: "step 5" where they are all of one, "steps 5 and 6" of two, "steps 5 to 9".
+std::string steps_of(size_t count, const std::string& first, const std::string& last) {
+  if (first == last) return "step " + first;
+  return fmt::format("steps {} {} {}", first, count == 2 ? "and" : "to", last);
+}
+
 // What happened, in order, a line each; saves and batches left out that follow each other are one line.
 Facts history_of(const std::vector<Json>& events) {
   Facts history;
@@ -93,10 +99,10 @@ Facts history_of(const std::vector<Json>& events) {
     if (name == "save")
       history.add("", end == i + 1
                           ? fmt::format("saved after step {}", first)
-                          : fmt::format("saved {} times, after steps {} to {}", end - i, first, last));
+                          : fmt::format("saved {} times, after {}", end - i, steps_of(end - i, first, last)));
     else if (end > i + 1)
-      history.add("",
-                  fmt::format("{} batches that were not finite, in steps {} to {}", end - i, first, last));
+      history.add(
+          "", fmt::format("{} batches that were not finite, in {}", end - i, steps_of(end - i, first, last)));
     else
       history.add("", told(events[i]));
     i = end;

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "report/loss_text.h"
+
 namespace keen {
 
 namespace {
@@ -44,7 +46,8 @@ std::string fork_text(const Json& event) {
   std::string text = "fork of " + text_in(event, "parent");
   const auto before = number("loss_before"), after = number("loss_after");
   if (before && after)
-    text += fmt::format("; loss on one same batch {:.4f} before the swap, {:.4f} after", *before, *after);
+    text += fmt::format("; loss on one same batch {} before the swap, {} after", loss_text(*before),
+                        loss_text(*after));
   return text;
 }
 
@@ -92,8 +95,8 @@ struct Excursion {
 };
 
 Mark mark_of(const Excursion& excursion, double median) {
-  std::string text = fmt::format("spike: loss {:.4f}, {:.4f} above the recent ones", excursion.peak,
-                                 excursion.peak - median);
+  std::string text = fmt::format("spike: loss {}, {} above the recent ones", loss_text(excursion.peak),
+                                 loss_text(excursion.peak - median));
   if (excursion.peak_step != excursion.first_step) text += fmt::format(", at step {}", excursion.peak_step);
   return {Mark::Kind::spike, excursion.first_step, text};
 }

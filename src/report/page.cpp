@@ -35,12 +35,13 @@ std::string script_data(const Json& data) {
   return escaped;
 }
 
-std::string title_of(const Json& runs) {
+// The labels of the columns, runs or groups of runs.
+std::string title_of(const Json& columns) {
   std::string title;
   constexpr size_t kMost = 4;
-  for (size_t i = 0; i < runs.size() && i < kMost; ++i)
-    title += (i == 0 ? "" : ", ") + runs[i]["name"].get<std::string>();
-  if (runs.size() > kMost) title += fmt::format(" and {} more", runs.size() - kMost);
+  for (size_t i = 0; i < columns.size() && i < kMost; ++i)
+    title += (i == 0 ? "" : ", ") + columns[i]["label"].get<std::string>();
+  if (columns.size() > kMost) title += fmt::format(" and {} more", columns.size() - kMost);
   return title;
 }
 
@@ -49,7 +50,7 @@ std::string title_of(const Json& runs) {
 std::string comparison_page(const Comparison& comparison) {
   // By way of its text: there, names that are not UTF-8 have become so.
   Json data = Json::parse(json_line(page_data(comparison)));
-  const std::string title = title_of(data["comparison"]["runs"]);
+  const std::string title = title_of(data["columns"]);
   data["title"] = title;
   data["version"] = fmt::format("{} ({})", kVersion, kRevision);
   // Each value once, where the template names it: what is filled in is not looked through again.

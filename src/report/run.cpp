@@ -92,9 +92,11 @@ void fill_train(RunRecord& run, const Metrics& metrics) {
   for (const TrainRow& row : metrics.train) {
     const int64_t before =
         !run.train.empty() ? run.train.back().step : course.first_step.value_or(row.step - 1);
-    if (std::isfinite(row.step_ms))
-      seconds += row.step_ms / 1e3 * static_cast<double>(std::max<int64_t>(row.step - before, 1));
+    const size_t skipped_before = skipped;
     while (skipped < course.skipped_at.size() && course.skipped_at[skipped] <= row.step) ++skipped;
+    const int64_t batches =
+        std::max<int64_t>(row.step - before, 1) + static_cast<int64_t>(skipped - skipped_before);
+    if (std::isfinite(row.step_ms)) seconds += row.step_ms / 1e3 * static_cast<double>(batches);
     TrainPoint point;
     point.step = row.step;
     point.tokens = row.tokens;

@@ -16,8 +16,9 @@ namespace keen {
 // are its own steps; `Origin` says what came before. (FLOPs are tokens * flops_per_token.)
 struct Point {
   int64_t step = 0, tokens = 0;
-  double seconds = 0;          // of training: the sum of step_ms, without evaluation, saving and pauses;
-                               // steps whose rows are lost count as long as the row after them
+  // Of training: the sum of step_ms, without evaluation, saving and pauses. What has no row of its own, a
+  // batch left out or a step whose row is lost, counts as long as the row after it.
+  double seconds = 0;
   std::optional<double> loss;  // nats per token; empty where the run logged a number that was not finite
 };
 struct TrainPoint : Point {

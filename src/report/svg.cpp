@@ -199,7 +199,8 @@ Ticks ticks_of(double low, double high, int count) {
 }
 
 std::string tick_text(double value, int decimals) {
-  std::string text = fmt::format("{:.{}f}", std::abs(value), decimals);
+  const double size = std::abs(value);
+  std::string text = size < 1e7 ? fmt::format("{:.{}f}", size, decimals) : fmt::format("{:.4g}", size);
   const bool zero = text.find_first_not_of("0.") == text.npos;
   return value < 0 && !zero ? "\xE2\x88\x92" + text : text;
 }

@@ -72,7 +72,7 @@ struct Ticks {
   int decimals = 0;
 };
 Ticks ticks_of(double low, double high, int count);
-// A tick as it is printed: with a true minus sign, and never "-0".
+// A tick as it is printed: with a true minus sign, and never "-0"; from 1e7 on as "1.5e+38".
 std::string tick_text(double value, int decimals);
 
 // A rectangle of a picture in which data is drawn.

@@ -4,6 +4,7 @@
 
 #include "core/console.h"
 #include "train/forward_model.h"
+#include "train/signals.h"
 
 namespace keen {
 
@@ -81,7 +82,17 @@ ForkReport fork_run(Trainer& trainer, const RunConfig& config, const std::string
     model.load(report.parent, seed);
     return batch_loss(model, windows, config.batch.micro_sequences);
   };
+  // Each takes about as long as a micro-batch, which is how often training asks too.
+  const auto stop_where_asked = [] {
+    if (const int signal = stop_signal(); signal != 0)
+      fail(Exit::stopped,
+           "stopped by signal {} while the fork was prepared; nothing is written yet, and the same command "
+           "begins again",
+           signal);
+  };
+  stop_where_asked();
   report.loss_before = loss_of(parent.model);
+  stop_where_asked();
   report.loss_after = loss_of(config.model);
   return report;
 }

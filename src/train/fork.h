@@ -32,7 +32,7 @@ ForkPlan plan_fork(const Params& params, const RunConfig& config, const std::str
 //   step       keep: schedule and data order go on where the parent stood, which needs the parent's context,
 //              global batch and seed (Exit::usage otherwise) and its data (Exit::data); reset: both start
 //              anew
-// Raises as plan_fork does.
+// Raises as plan_fork does, and Exit::stopped when a signal came (train/signals.h).
 ForkReport fork_run(Trainer& trainer, const RunConfig& config, const std::string& path, const Dataset& train,
                     const Dataset* validation, const Warn& warn);
 

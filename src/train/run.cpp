@@ -385,11 +385,12 @@ void Run::stop_by_signal() {
 
 // What every rank does. `ends_together` tells whether what this raises is raised by all of them.
 void train_rank(const RunConfig& config, const RunOptions& options, Communicator& comm, bool& ends_together) {
+  const auto stopped = [] { return stop_signal() != 0; };
   const bool leads = comm.rank() == 0;
   check_batch(config, comm.size());
-  const Dataset train(config.data.train, config.model.vocab_size);
+  const Dataset train(config.data.train, config.model.vocab_size, stopped);
   std::optional<Dataset> validation;
-  if (config.data.validation) validation.emplace(*config.data.validation, config.model.vocab_size);
+  if (config.data.validation) validation.emplace(*config.data.validation, config.model.vocab_size, stopped);
   const Dataset* validation_data = validation ? &*validation : nullptr;
   const fs::path path = options.run_dir.empty() ? fs::path("runs") / config.name : options.run_dir;
 
@@ -399,7 +400,8 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
     std::string fork;
     if (config.init.from)
       fork = "\n" + describe(plan_fork(trainer.gpt.params, config, *config.init.from, train, warn));
-    write_out(dry_run_report({config, trainer, train, validation_data, comm.size(), 0}) + fork);
+    write_out(dry_run_report({config, trainer, train, validation_data, comm.size(), 0, path.string()}) +
+              fork);
     if (!kCudaBuilt && trainer.device() == Device::cuda)
       warn(
           "this build has no CUDA backend, so nothing of this can run here; it is planned for a build that "
@@ -417,7 +419,8 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
   Trainer trainer(config, train, validation_data, comm);
   double gemm_flops_per_s = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
   comm.sum(std::span(&gemm_flops_per_s, 1), "the GEMM rate");
-  const StartupFacts facts{config, trainer, train, validation_data, comm.size(), gemm_flops_per_s};
+  const StartupFacts facts{config,      trainer,          train,        validation_data,
+                           comm.size(), gemm_flops_per_s, path.string()};
   if (leads) write_out(startup_table(facts) + "\n");
   Run run(config, options, path, leads ? &*directory : nullptr, comm, trainer, train, validation_data,
           gemm_flops_per_s);
@@ -434,7 +437,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
 // rank 0 says it and ends the others before they do.
 void end_all_ranks(Communicator& comm, Exit exit, const char* message) {
   if (comm.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  write_err(fmt::format("keen: rank {}: error: {}\n", comm.rank(), message));
+  write_err(fmt::format("{}keen: rank {}: error: {}\n", clear_line(stderr), comm.rank(), message));
   comm.abort(exit);
 }
 

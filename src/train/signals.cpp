@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <initializer_list>
 
@@ -9,12 +10,12 @@ namespace keen {
 
 namespace {
 
-// A signal handler can reach nothing else.
-volatile std::sig_atomic_t received_signal = 0;
+// A signal handler can reach nothing else; and threads ask for it while it may be written.
+std::atomic<int> received_signal = 0;
+static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may not wait for a lock");
 
 void on_signal(int signal) {
-  if (received_signal != 0) _exit(128 + signal);
-  received_signal = signal;
+  if (received_signal.exchange(signal) != 0) _exit(128 + signal);
 }
 
 }  // namespace

@@ -21,7 +21,8 @@ std::string attention_kernels(const StartupFacts& facts) {
   if (trainer.device() == Device::cpu) return "";
   if (trainer.attention_path() == ops::AttentionPath::cudnn) return " (cuDNN)";
   if (trainer.attention_path() == ops::AttentionPath::reference) return " (reference kernels)";
-  if (facts.config.attention_path == AttentionPath::flash) return " (flash kernels)";
+  // Where there is no CUDA at all, a reason about cuDNN would lead astray.
+  if (facts.config.attention_path == AttentionPath::flash || !kCudaBuilt) return " (flash kernels)";
   return fmt::format(
       " (flash kernels; cuDNN is not used: {})",
       ops::cudnn_refusal(trainer.device(), trainer.gpt.dtype, trainer.gpt.config.head_width()));
@@ -72,7 +73,7 @@ std::string startup_table(const StartupFacts& facts) {
   const Gpt& gpt = facts.trainer.gpt;
   const int64_t T = model.context;
   Facts table;
-  table.add("run", config.name);
+  table.add("run", facts.run);
   table.add("model", model_summary(model));
   table.add("attention", attention_summary(model.attention) + attention_kernels(facts));
   add_training_facts(table, config, gpt, facts.ranks);
@@ -108,10 +109,10 @@ std::string dry_run_report(const StartupFacts& facts) {
   numbers.add({"one checkpoint, bytes", with_commas(one)});
   numbers.add({"disk for checkpoints, bytes", with_commas(many)});
   return fmt::format(
-      "Effective config\n\n{}\nParameters\n\n{}\nMemory that keen allocates (the GEMM library's code "
-      "and caches come beside it)\n\n{}\nArithmetic\n\n{}\nThe run\n\n{}",
-      effective_config(facts.config), parameter_table(gpt).str(2), memory.str(2), numbers.str(2),
-      startup_table(facts));
+      "{}\nEffective config\n\n{}\nParameters\n\n{}\nMemory that keen allocates (the GEMM library's code "
+      "and caches come beside it)\n\n{}\nArithmetic\n\n{}",
+      startup_table(facts), effective_config(facts.config), parameter_table(gpt).str(2), memory.str(2),
+      numbers.str(2));
 }
 
 Json environment_json(const StartupFacts& facts) {

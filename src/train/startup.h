@@ -14,13 +14,14 @@ struct StartupFacts {
   const Dataset* validation;  // null without
   int ranks;
   double gemm_flops_per_s;  // 0 where it was not measured (a dry run)
+  std::string run;          // the run directory
 };
 
-// Model, parameters, batch arithmetic, data, device and memory, a line each.
+// The run, model, parameters, batch arithmetic, data, device and memory, a line each.
 std::string startup_table(const StartupFacts& facts);
 
-// Beside it: every parameter (layers folded), memory by category in bytes, FLOPs a token, the disk that
-// checkpoints will take, and the effective config.
+// The same table; then the effective config, every parameter (layers folded), memory by category in bytes,
+// FLOPs a token, and the disk that checkpoints will take.
 std::string dry_run_report(const StartupFacts& facts);
 
 // environment.json: build, device, threads, ranks, precision, data.

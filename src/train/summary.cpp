@@ -12,21 +12,59 @@ std::string model_summary(const ModelConfig& model) {
                      kPositionNames[static_cast<size_t>(model.position)], model.context);
 }
 
-std::string attention_summary(const std::vector<LayerAttention>& layers) {
-  std::vector<std::pair<std::string, int>> kinds;
-  for (const LayerAttention& layer : layers) {
-    const auto seen =
-        std::find_if(kinds.begin(), kinds.end(), [&](const auto& k) { return k.first == layer.kind; });
-    if (seen != kinds.end())
-      ++seen->second;
+namespace {
+
+struct Run {
+  std::string kind;
+  size_t first, last;
+};
+
+// Equal neighbours of the first `count` layers, together.
+std::vector<Run> runs_of(const std::vector<LayerAttention>& layers, size_t count) {
+  std::vector<Run> runs;
+  for (size_t i = 0; i < count; ++i) {
+    if (runs.empty() || runs.back().kind != layers[i].kind)
+      runs.push_back({layers[i].kind, i, i});
     else
-      kinds.emplace_back(layer.kind, 1);
+      runs.back().last = i;
   }
-  if (kinds.size() == 1) return kinds[0].first;
+  return runs;
+}
+
+// "softmax, ssmax x3": the first `count` layers by their numbers.
+std::string counted(const std::vector<LayerAttention>& layers, size_t count) {
   std::string text;
-  for (const auto& [kind, count] : kinds)
-    text += fmt::format("{}{} x{}", text.empty() ? "" : ", ", kind, count);
+  for (const auto& [kind, first, last] : runs_of(layers, count))
+    text += fmt::format("{}{}{}", text.empty() ? "" : ", ", kind,
+                        first == last ? "" : fmt::format(" x{}", last - first + 1));
   return text;
+}
+
+// "softmax 0, ssmax 1-3".
+std::string placed(const std::vector<LayerAttention>& layers) {
+  std::string text;
+  for (const auto& [kind, first, last] : runs_of(layers, layers.size()))
+    text += fmt::format("{}{} {}{}", text.empty() ? "" : ", ", kind, first,
+                        first == last ? "" : fmt::format("-{}", last));
+  return text;
+}
+
+}  // namespace
+
+std::string attention_summary(const std::vector<LayerAttention>& layers) {
+  const size_t count = layers.size();
+  if (runs_of(layers, count).size() == 1) return layers[0].kind;
+  const std::string numbers = placed(layers);
+  for (size_t period = 2; 2 * period <= count; ++period) {
+    bool repeats = true;
+    for (size_t i = period; i < count; ++i) repeats = repeats && layers[i].kind == layers[i - period].kind;
+    if (!repeats) continue;
+    const std::string rest = counted(layers, count % period);
+    const std::string text =
+        fmt::format("({}) x{}{}{}", counted(layers, period), count / period, rest.empty() ? "" : ", ", rest);
+    return text.size() < numbers.size() ? text : numbers;
+  }
+  return numbers;
 }
 
 void add_training_facts(Facts& facts, const RunConfig& config, const Gpt& gpt, int64_t ranks) {

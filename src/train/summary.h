@@ -12,7 +12,9 @@ namespace keen {
 
 // "4 layers x 128, 4 heads (2 kv), rmsnorm/swiglu/rope, context 256".
 std::string model_summary(const ModelConfig& model);
-// "softmax", or "softmax x3, ssmax x9" in the order of first appearance.
+// The kinds in the order of the layers: "softmax" where all are, "(softmax, ssmax x2) x4" where they repeat,
+// a last repetition that is cut short behind it, and with the numbers of the layers, "ssmax 0-5, softmax 6,
+// ssmax 7-11", where nothing repeats or that is shorter.
 std::string attention_summary(const std::vector<LayerAttention>& layers);
 // Parameters, batch arithmetic and schedule, a line each.
 void add_training_facts(Facts& facts, const RunConfig& config, const Gpt& gpt, int64_t ranks);

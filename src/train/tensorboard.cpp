@@ -59,7 +59,7 @@ void add_heads(const char* name, int64_t layer, const std::vector<double>& heads
 }  // namespace
 
 EventFile::EventFile(const fs::path& directory, int64_t next_step, double flush_s)
-    : flush_s_(flush_s), file_(new_file_in(directory)) {
+    : flush_s_(flush_s), file_(new_file_in(directory), FileAppender::Records::binary) {
   file_.append(version_record(now()) + start_record(now(), next_step));
 }
 

@@ -198,7 +198,7 @@ void norm(benchmark::State& state, bool centred, bool backward) {
       if (centred)
         layernorm(c, {.y = y, .mean = mean, .rstd = rstd, .x = x, .w = w, .bias = bias, .eps = kEps});
       else
-        rmsnorm(c, y, rstd, x, w, kEps);
+        rmsnorm(c, {.y = y, .rstd = rstd, .x = x, .w = w, .eps = kEps});
     });
   run(state, ctx, 0, bytes_of(x, y, dx), [&](Context& c) {
     if (centred)

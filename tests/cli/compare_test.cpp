@@ -45,15 +45,52 @@ TEST(Compare, OneBadRunDoesNotStopTheOthers) {
   make_run(shell, "config-broken", "{", rows(3));
   std::filesystem::create_directory(shell / "nothing");
   const Outcome outcome = shell.keen({"compare", "missing", "good", "nothing", "config-broken", "--json"});
-  EXPECT_EQ(outcome.exit, 0);
-  for (const char* name : {"missing", "nothing", "config-broken"})
-    EXPECT_TRUE(outcome.says(name)) << outcome.err;
+  EXPECT_EQ(outcome.exit, 3) << "what was asked for and is no run is told in the end";
+  EXPECT_TRUE(outcome.says("2 RUNs could not be read and are left out above: missing, nothing"))
+      << outcome.err;
+  EXPECT_TRUE(outcome.says("the baseline is good, since missing could not be read")) << outcome.err;
+  EXPECT_TRUE(outcome.says("config-broken")) << outcome.err;
   const auto json = outcome.json();
   ASSERT_EQ(json["runs"].size(), 2u);
   EXPECT_EQ(json["runs"][0]["name"], "good");
   EXPECT_NEAR(json["runs"][1]["final_validation_loss"].get<double>(), 2.7, 1e-9);
   expect_error(shell.keen({"compare", "missing", "nothing"}), 3, {"none of the runs"});
   expect_error(shell.keen({"compare", "good", "--baseline", "missing"}), 3, {"missing"});
+}
+
+// What is still being written is a run all the same.
+TEST(Compare, RunsThatHaveOnlyBegunAreNoError) {
+  const Shell shell;
+  make_run(shell, "good", R"({"model": {}})", rows(4));
+  make_run(shell, "begun", R"({"model": {}})", "");
+  std::filesystem::create_directory(shell / "config-only");
+  put(shell / "config-only/config.json", R"({"model": {}})");
+  const Outcome outcome = shell.keen({"compare", "begun", "good", "config-only", "--json"});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_EQ(outcome.json()["runs"].size(), 3u);
+  EXPECT_EQ(outcome.json()["baseline"], "begun");
+}
+
+TEST(Compare, ADirectoryOfRunsIsNoRun) {
+  const Shell shell;
+  make_run(shell, "runs/a", R"({"model": {}})", rows(4));
+  make_run(shell, "runs/b", R"({"model": {}})", rows(3.9));
+  expect_error(shell.keen({"compare", "runs"}), 3, {"directory that holds 2 runs", "did you mean runs/*/?"});
+  const Outcome beside = shell.keen({"compare", "runs/a", "runs"});
+  EXPECT_EQ(beside.exit, 3);
+  EXPECT_TRUE(beside.says("did you mean runs/*/?")) << beside.err;
+  EXPECT_NE(beside.out.find("final val. loss"), std::string::npos) << "the others are shown";
+}
+
+TEST(Compare, SaysWhyAFigureIsMissing) {
+  const Shell shell;
+  make_run(shell, "a", R"({"model": {}})", rows(4));
+  make_run(shell, "b", R"({"model": {}})",
+           R"({"kind":"validation","step":90,"tokens":9000,"loss":3,"perplexity":20})"
+           "\n");
+  const Outcome outcome = shell.keen({"compare", "a", "b", "--svg", "figures"});
+  EXPECT_EQ(outcome.exit, 0);
+  EXPECT_TRUE(outcome.says("difference.svg: left out")) << outcome.err;
 }
 
 TEST(Compare, TheBaselineMayBeAnyRun) {

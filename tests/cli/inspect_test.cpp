@@ -98,7 +98,7 @@ TEST(Inspect, ARunTellsWhereItStandsAndWhatItDid) {
   ASSERT_EQ(shell.train({"--set", "log.every=7"}).exit, 0);
   const Outcome people = shell.keen({"inspect", "runs/c"});
   EXPECT_EQ(people.exit, 0) << people.err;
-  for (const char* part : {"finished", "12 of 12", "  started\n", "saved 2 times, after steps 4 to 6",
+  for (const char* part : {"finished", "12 of 12", "  started\n", "saved 2 times, after steps 4 and 6",
                            "ended after step 6", "resumed after step 6; changed", "log.every 5 -> 7",
                            "ended after step 12", "step_00000012", "whole", "softmax"})
     EXPECT_NE(people.out.find(part), std::string::npos) << part << " is not in: " << people.out;

@@ -49,6 +49,25 @@ TEST(DryRun, PlansForADeviceThatIsNotHere) {
   const Outcome outcome = shell.train({"--dry-run", "--set", "device=cuda"});
   EXPECT_EQ(outcome.exit, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("cuda"), std::string::npos);
+  if (shell.keen({"--version"}).out.find("CUDA no") == std::string::npos) return;
+  EXPECT_EQ(outcome.out.find("cuDNN"), std::string::npos) << outcome.out;
+  for (const char* part : {"this build has no CUDA backend", "KEEN_CUDA=ON", "--set device=cpu"})
+    EXPECT_TRUE(outcome.says(part)) << part << " is not in: " << outcome.err;
+}
+
+TEST(DryRun, BeginsWithTheTableThatAStartPrints) {
+  const TinyRun shell;
+  std::vector<std::string> arguments = {"--run-dir", "runs/mixed",
+                                        "--set",     "model.layers=4",
+                                        "--set",     "model.attention=[\"softmax\", \"ssmax\"]"};
+  const std::string start = shell.train(arguments).out;
+  arguments.push_back("--dry-run");
+  const std::string plan = shell.train(arguments).out;
+  EXPECT_LT(plan.find("  run "), plan.find("Effective config"));
+  for (const std::string& text : {plan, start}) {
+    EXPECT_TRUE(text.starts_with("  run         runs/mixed\n")) << text;
+    EXPECT_NE(text.find("  attention   (softmax, ssmax) x2\n"), std::string::npos) << text;
+  }
 }
 
 TEST(DryRun, FindsWhatTrainingWouldRefuse) {

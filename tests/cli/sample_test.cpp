@@ -92,6 +92,7 @@ TEST(SampleCommand, SaysWhatToKnow) {
   EXPECT_TRUE(shell.sample({"--prompt", "Water "}).says("ends in a space"));
   EXPECT_TRUE(shell.sample({"--prompt", "Water, a green hill, xyz xyz xyz"})
                   .says("beyond the training context of 16 tokens"));
+  EXPECT_TRUE(shell.sample({"--prompt", ""}).says("1 prompt token in"));
   expect_error(shell.sample({"--set", "optimizer.lr=1"}), 2, {"optimizer.lr"});
   expect_error(shell.sample({"--samples", "0"}), 2, {"--samples"});
   expect_error(shell.keen({"sample", "runs/none"}), 4, {"runs/none"});

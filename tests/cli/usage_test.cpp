@@ -6,7 +6,12 @@ namespace {
 
 TEST(Usage, WrongCommandLinesExitWithTwoAndPointToTheHelp) {
   const Shell shell;
-  expect_error(shell.keen({}), 2, {"subcommand", "See \"keen -h\""});
+  expect_error(
+      shell.keen({}), 2,
+      {"needs a subcommand", "\n  train     Train a model", "\n  inspect   Tell what", "See \"keen -h\""});
+  expect_error(shell.keen({"tokenize"}), 2, {"keen tokenize needs a subcommand", "\n  vocab   Train"});
+  expect_error(shell.keen({"tokenize", "encod", "x"}), 2,
+               {"no subcommand \"encod\"", "nearest is \"encode\""});
   expect_error(shell.keen({"comapre"}), 2, {"no subcommand \"comapre\"", "the nearest is \"compare\""});
   expect_error(shell.keen({"compare"}), 2, {"RUN", "See \"keen compare -h\""});
   expect_error(shell.keen({"compare", "--jsom", "x"}), 2, {"--jsom"});

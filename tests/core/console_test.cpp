@@ -28,6 +28,25 @@ TEST(Console, CommasFallEveryThreeDigits) {
   EXPECT_EQ(with_commas(-100), "-100");
 }
 
+TEST(Console, OneIsSingular) {
+  EXPECT_EQ(counted(1, "token"), "1 token");
+  EXPECT_EQ(counted(0, "token"), "0 tokens");
+  EXPECT_EQ(counted(2048, "token"), "2,048 tokens");
+}
+
+TEST(Console, TerminalsGetNoControlCharacters) {
+  const std::string box = "\xef\xbf\xbd";
+  const std::string plain = "a line\n\tcaf\u00e9 \u00a0\u20ac \U0001F40B";
+  EXPECT_EQ(without_controls(plain), plain);
+  EXPECT_EQ(without_controls("\033[2J\r\a\x7f!"), box + "[2J" + box + box + box + "!");
+  EXPECT_EQ(without_controls("\u0080x\u009b2J\u009f"), box + "x" + box + "2J" + box);
+  EXPECT_EQ(without_controls("\x9b"
+                             "2J\xc3\xa9\x9b"),
+            box + "2J\u00e9" + box)
+      << "as a terminal of 8 bits reads it";
+  EXPECT_EQ(without_controls("\xc2"), "\xc2");
+}
+
 TEST(Console, BytesUseBinaryUnits) {
   EXPECT_EQ(short_bytes(1), "1 byte");
   EXPECT_EQ(short_bytes(512), "512 bytes");

@@ -1,5 +1,7 @@
 #include "data/shard.h"
 
+#include <atomic>
+
 #include "data/dataset.h"
 #include "data_test.h"
 
@@ -138,6 +140,16 @@ TEST(Dataset, FindsBadDataFirst) {
   EXPECT_EQ(Dataset(pattern, 0).max_id(), 500u);
   put(directory / "t_3.bin", narrow_shard(tokens) + "x");
   expect_error(Exit::data, {"t_3.bin"}, [&] { Dataset dataset(pattern, 501); });
+}
+
+TEST(Dataset, StopsReadingWhenAsked) {
+  TemporaryDirectory directory;
+  put(directory / "t.bin", narrow_shard(std::vector<uint32_t>(2'000'000, 1)));
+  std::atomic<int> asked = 0;
+  expect_error(Exit::stopped, {"signal", "same command"},
+               [&] { Dataset dataset((directory / "t.bin").string(), 100, [&] { return ++asked >= 3; }); });
+  EXPECT_LE(asked, 4) << "it read on";
+  EXPECT_EQ(Dataset((directory / "t.bin").string(), 100, [] { return false; }).max_id(), 1u);
 }
 
 TEST(Dataset, FingerprintFollowsContentNotNames) {

@@ -184,6 +184,29 @@ TEST_F(FileTest, AppenderKeepsWholeLines) {
   EXPECT_EQ(content_of(path), "ok\n");
 }
 
+TEST_F(FileTest, AppenderGoesOnWhereATornRecordCannotBeTakenBack) {
+  const char* torn = "write:short:1,write:ENOSPC:2,truncate:EIO:1+";
+  FileAppender lines(directory_ / "m.jsonl");
+  lines.append("one\n");
+  fault::arm(torn);
+  message_of(Exit::storage, [&] { lines.append("two\n"); });
+  lines.append("three\n");
+  EXPECT_EQ(content_of(directory_ / "m.jsonl"), "one\ntw\nthree\n");
+
+  fault::arm("");
+  FileAppender binary(directory_ / "events", FileAppender::Records::binary);
+  binary.append("<one>");
+  fault::arm(torn);
+  message_of(Exit::storage, [&] { binary.append("<two>"); });
+  EXPECT_EQ(content_of(directory_ / "events"), "<one><t") << "no byte that is not the record's";
+  const std::string message = message_of(Exit::storage, [&] { binary.append("<three>"); });
+  EXPECT_NE(message.find("torn last record"), std::string::npos) << message;
+  EXPECT_EQ(content_of(directory_ / "events"), "<one><t");
+  fault::arm("");
+  binary.append("<four>");
+  EXPECT_EQ(content_of(directory_ / "events"), "<one><four>");
+}
+
 TEST_F(FileTest, ExchangeSwapsDirectories) {
   make_directories(directory_ / "a");
   make_directories(directory_ / "b");

@@ -43,6 +43,31 @@ TEST_P(LayerNormCuda, AgreesWithTheCpuAndMayAlias) {
     }
 }
 
+TEST_P(LayerNormCuda, ABranchIsAddedFirst) {
+  const double tolerance = testing::cuda_tolerance(GetParam());  // statistics are of the rounded sum
+  for (const auto& [N, C] : kShapes) {
+    Twins t;
+    const Twin x = t.normal({N, C}, GetParam(), 2, 5), w = t.normal({C}, DType::f32);
+    const Twin branch = t.normal({N, C}, GetParam(), 3), y = t.poisoned({N, C}, GetParam());
+    const Twin mean = t.poisoned({N}, DType::f32), rstd = t.poisoned({N}, DType::f32);
+    t.run([&](Context& ctx, auto on) {
+      layernorm(ctx, {.y = on(y),
+                      .mean = on(mean),
+                      .rstd = on(rstd),
+                      .x = on(x),
+                      .w = on(w),
+                      .bias = {},
+                      .eps = 1e-5,
+                      .branch = on(branch),
+                      .sum = on(x)});
+    });
+    EXPECT_TRUE(close(t, x)) << N << " x " << C;
+    EXPECT_TRUE(close(t, y)) << N << " x " << C;
+    EXPECT_TRUE(close(t, mean, tolerance)) << N << " x " << C;
+    EXPECT_TRUE(close(t, rstd, tolerance)) << N << " x " << C;
+  }
+}
+
 TEST_P(LayerNormCuda, BackwardAgreesWithTheCpuMayAliasAndRepeats) {
   for (const auto& [N, C] : kShapes)
     for (const bool biased : {true, false}) {

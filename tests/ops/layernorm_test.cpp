@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include "op_test.h"
+#include "ops/elementwise.h"
 
 namespace keen::ops {
 namespace {
@@ -141,6 +142,25 @@ TEST(LayerNorm, YMayAliasXAndDxMayAliasDy) {
   }
 }
 
+TEST(LayerNorm, ABranchIsAddedFirstBitForBit) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    Tensors t;
+    const Tensor x = t.normal({70, 65}, dtype), branch = t.normal({70, 65}, dtype);
+    const Tensor w = t.normal({65}, wide(dtype)), sum = t.poisoned({70, 65}, dtype);
+    const Tensor y = t.poisoned({70, 65}, dtype), want = t.poisoned({70, 65}, dtype);
+    const Tensor mean = t.poisoned({70}, wide(dtype)), rstd = t.poisoned({70}, wide(dtype));
+    Context ctx;
+    LayerNorm args{.y = y, .mean = mean, .rstd = rstd, .x = x, .w = w, .bias = {}, .eps = kEps};
+    args.branch = branch, args.sum = sum;
+    layernorm(ctx, args);
+    args.branch = {}, args.sum = {}, args.x = sum, args.y = want;
+    layernorm(ctx, args);
+    EXPECT_EQ(Tensors::to_doubles(y), Tensors::to_doubles(want));
+    add(ctx, want, x, branch);
+    EXPECT_EQ(Tensors::to_doubles(sum), Tensors::to_doubles(want));
+  }
+}
+
 TEST(LayerNorm, WhatReachesXPastTheNormIsAddedBeforeTheRounding) {
   for (const DType dtype : {DType::f64, DType::bf16}) {
     Tensors t;
@@ -204,7 +224,7 @@ TEST(LayerNorm, RefusesOtherShapesAndTypes) {
   Context ctx;
   const Tensor x = t.zeros({4, 3}), w = t.zeros({3}), rows = t.zeros({4}), other = t.zeros({7});
   const LayerNorm good = {.y = x, .mean = rows, .rstd = rows, .x = x, .w = w, .bias = w, .eps = kEps};
-  for (int field = 0; field < 6; ++field) {
+  for (int field = 0; field < 9; ++field) {
     LayerNorm bad = good;
     if (field == 0) bad.y = other;
     if (field == 1) bad.mean = other;
@@ -212,6 +232,9 @@ TEST(LayerNorm, RefusesOtherShapesAndTypes) {
     if (field == 3) bad.w = other;
     if (field == 4) bad.bias = other;
     if (field == 5) bad.w = t.zeros({3}, DType::f32);
+    if (field == 6) bad.branch = x, bad.sum = other;
+    if (field == 7) bad.branch = other, bad.sum = x;
+    if (field == 8) bad.branch = x;
     EXPECT_THROW(layernorm(ctx, bad), Error) << field;
   }
   const LayerNormBackward right = {

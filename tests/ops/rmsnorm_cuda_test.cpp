@@ -22,11 +22,42 @@ TEST_P(RmsNormCuda, AgreesWithTheCpuAndMayAlias) {
     Twins t;
     const Twin x = t.normal({N, C}, GetParam(), 2, 1), w = t.normal({C}, DType::f32);
     const Twin y = t.poisoned({N, C}, GetParam()), rstd = t.poisoned({N}, DType::f32);
-    t.run([&](Context& ctx, auto on) { rmsnorm(ctx, on(y), on(rstd), on(x), on(w), 1e-5); });
+    t.run([&](Context& ctx, auto on) {
+      rmsnorm(ctx, {.y = on(y), .rstd = on(rstd), .x = on(x), .w = on(w), .eps = 1e-5});
+    });
     EXPECT_TRUE(close(t, y)) << N << " x " << C;
     EXPECT_TRUE(close(t, rstd)) << N << " x " << C;
-    t.run([&](Context& ctx, auto on) { rmsnorm(ctx, on(x), on(rstd), on(x), on(w), 1e-5); });
+    t.run([&](Context& ctx, auto on) {
+      rmsnorm(ctx, {.y = on(x), .rstd = on(rstd), .x = on(x), .w = on(w), .eps = 1e-5});
+    });
     EXPECT_TRUE(close(t, x)) << N << " x " << C;
+  }
+}
+
+TEST_P(RmsNormCuda, ABranchIsAddedFirst) {
+  const double tolerance = testing::cuda_tolerance(GetParam());  // statistics are of the rounded sum
+  for (const auto& [N, C] : kShapes) {
+    Twins t;
+    const Twin x = t.normal({N, C}, GetParam(), 2, 1), w = t.normal({C}, DType::f32);
+    const Twin branch = t.normal({N, C}, GetParam(), 3), sum = t.poisoned({N, C}, GetParam());
+    const Twin y = t.poisoned({N, C}, GetParam()), rstd = t.poisoned({N}, DType::f32);
+    const auto into = [&](const Twin& out) {
+      return [&, out](Context& ctx, auto on) {
+        rmsnorm(ctx, {.y = on(y),
+                      .rstd = on(rstd),
+                      .x = on(x),
+                      .w = on(w),
+                      .eps = 1e-5,
+                      .branch = on(branch),
+                      .sum = on(out)});
+      };
+    };
+    for (const Twin& out : {sum, branch}) {  // branch is the tensor that the sum overwrites, the second time
+      t.run(into(out));
+      EXPECT_TRUE(close(t, out)) << N << " x " << C;
+      EXPECT_TRUE(close(t, y)) << N << " x " << C;
+      EXPECT_TRUE(close(t, rstd, tolerance)) << N << " x " << C;
+    }
   }
 }
 

@@ -2,7 +2,9 @@
 
 #include <omp.h>
 
+#include "core/copy.h"
 #include "op_test.h"
+#include "ops/elementwise.h"
 
 namespace keen::ops {
 namespace {
@@ -30,7 +32,7 @@ struct Outcome {
     rstd = t.poisoned({N}, wide(dtype)), dw = t.zeros(w.shape, wide(dtype));
     Context ctx;
     const auto run = [&] {
-      rmsnorm(ctx, y, rstd, x, w, kEps);
+      rmsnorm(ctx, {.y = y, .rstd = rstd, .x = x, .w = w, .eps = kEps});
       rmsnorm_backward(ctx, {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .rstd = rstd});
     };
     prepare(ctx, run);
@@ -63,7 +65,7 @@ TEST(RmsNorm, GradientsAgreeWithCentralDifferences) {
     const Tensor y = t.poisoned({N, C}), rstd = t.poisoned({N});
     const auto loss = [&] {
       Context ctx;
-      rmsnorm(ctx, y, rstd, x, w, kEps);
+      rmsnorm(ctx, {.y = y, .rstd = rstd, .x = x, .w = w, .eps = kEps});
       return dot(y, dy);
     };
     EXPECT_LT(gradient_error(loss, x, run.dx), 1e-7) << N << " x " << C;
@@ -100,7 +102,7 @@ TEST(RmsNorm, YMayAliasXAndDxMayAliasDy) {
                  dw = t.zeros({65}, wide(dtype));
     Context ctx;
     const auto run = [&] {
-      rmsnorm(ctx, y, rstd, y, w, kEps);
+      rmsnorm(ctx, {.y = y, .rstd = rstd, .x = y, .w = w, .eps = kEps});
       rmsnorm_backward(ctx, {.dx = dy, .dw = dw, .dy = dy, .x = x, .w = w, .rstd = rstd});
     };
     prepare(ctx, run);
@@ -108,6 +110,26 @@ TEST(RmsNorm, YMayAliasXAndDxMayAliasDy) {
     EXPECT_EQ(Tensors::to_doubles(y), Tensors::to_doubles(want.y));
     EXPECT_EQ(Tensors::to_doubles(dy), Tensors::to_doubles(want.dx));
     EXPECT_EQ(Tensors::to_doubles(dw), Tensors::to_doubles(want.dw));
+  }
+}
+
+TEST(RmsNorm, ABranchIsAddedFirstBitForBit) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    Tensors t;
+    const Tensor x = t.normal({70, 65}, dtype), branch = t.normal({70, 65}, dtype);
+    const Tensor w = t.normal({65}, wide(dtype)), sum = t.poisoned({70, 65}, dtype);
+    const Tensor y = t.poisoned({70, 65}, dtype), rstd = t.poisoned({70}, wide(dtype));
+    const Tensor want_sum = t.poisoned({70, 65}, dtype), want = t.poisoned({70, 65}, dtype);
+    Context ctx;
+    add(ctx, want_sum, x, branch);
+    rmsnorm(ctx, {.y = want, .rstd = rstd, .x = want_sum, .w = w, .eps = kEps});
+    for (const Tensor& into : {sum, x, branch}) {
+      const Tensor before = t.copy_as(into, dtype);
+      rmsnorm(ctx, {.y = y, .rstd = rstd, .x = x, .w = w, .eps = kEps, .branch = branch, .sum = into});
+      EXPECT_EQ(Tensors::to_doubles(into), Tensors::to_doubles(want_sum));
+      EXPECT_EQ(Tensors::to_doubles(y), Tensors::to_doubles(want));
+      copy(ctx, into, before);
+    }
   }
 }
 
@@ -170,10 +192,19 @@ TEST(RmsNorm, RefusesOtherShapesAndTypes) {
   Tensors t;
   Context ctx;
   const Tensor x = t.zeros({4, 3}), w = t.zeros({3}), rstd = t.zeros({4});
-  EXPECT_THROW(rmsnorm(ctx, t.zeros({4, 2}), rstd, x, w, kEps), Error);
-  EXPECT_THROW(rmsnorm(ctx, x, t.zeros({3}), x, w, kEps), Error);
-  EXPECT_THROW(rmsnorm(ctx, x, rstd, x, t.zeros({4}), kEps), Error);
-  EXPECT_THROW(rmsnorm(ctx, x, rstd, x, t.zeros({3}, DType::f32), kEps), Error);
+  const RmsNorm right = {.y = x, .rstd = rstd, .x = x, .w = w, .eps = kEps, .branch = x, .sum = x};
+  for (int field = 0; field < 7; ++field) {
+    RmsNorm bad = right;
+    const Tensor other = t.zeros({7});
+    if (field == 0) bad.y = t.zeros({4, 2});
+    if (field == 1) bad.rstd = t.zeros({3});
+    if (field == 2) bad.w = t.zeros({4});
+    if (field == 3) bad.w = t.zeros({3}, DType::f32);
+    if (field == 4) bad.branch = other;
+    if (field == 5) bad.sum = other;
+    if (field == 6) bad.sum = {};
+    EXPECT_THROW(rmsnorm(ctx, bad), Error) << field;
+  }
   const RmsNormBackward good = {.dx = x, .dw = w, .dy = x, .x = x, .w = w, .rstd = rstd};
   for (int field = 0; field < 6; ++field) {
     RmsNormBackward bad = good;

@@ -1,5 +1,6 @@
 #include "report/compare.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/console.h"
@@ -292,6 +293,77 @@ TEST(PairedDifference, NeedsTheSameBatches) {
             "no same batch");
 }
 
+// --- what else may have made it ---
+
+RunRecord with_recipe(const std::string& name, const std::string& attention) {
+  RunRecord run = trained(name, noisy(name != "a"));
+  run.config["model"].update(
+      Json{{"attention", attention}, {"position", "rope"}, {"rope_theta", 10000}, {"layers", 4}});
+  run.config["batch"]["micro_sequences"] = 2;
+  run.config["optimizer"] = {{"lr", 0.002}, {"beta2", 0.95}};
+  run.config["schedule"] = json_of(
+      R"({"kind": "cosine", "steps": 64, "warmup_steps": 4, "decay_fraction": 0.2, "stop_after": null})");
+  run.config["init"] = json_of(R"({"from": null, "optimizer": "keep"})");
+  run.config["log"] = {{"every", 1}};
+  run.environment = {{"precision", "fp32"}};
+  return run;
+}
+
+TEST(PairedDifference, SaysWhatElseDiffersThanAttention) {
+  const RunRecord a = with_recipe("a", "softmax");
+  const auto also = [&](auto change) {
+    RunRecord b = with_recipe("b", "ssmax");
+    change(b);
+    const Paired paired = paired_difference(b, a);
+    EXPECT_TRUE(paired.mean && paired.attention_differs) << paired.why;
+    return paired.differs_also;
+  };
+  EXPECT_EQ(also([](RunRecord&) {}), Texts{});
+  EXPECT_EQ(also([](RunRecord& b) {
+              b.config["schedule"]["warmup_steps"] = 8;
+              b.config["schedule"]["steps"] = 128;
+              b.config["optimizer"]["lr"] = 0.001;
+            }),
+            (Texts{"optimizer.lr", "schedule.steps", "schedule.warmup_steps"}));
+  EXPECT_EQ(also([](RunRecord& b) { b.config["model"]["layers"] = 5; }), Texts{"model.layers"});
+  EXPECT_EQ(also([](RunRecord& b) { b.environment["precision"] = "bf16"; }), Texts{"precision"});
+  EXPECT_EQ(also([](RunRecord& b) { b.config["schedule"]["kind"] = "constant"; }), Texts{"schedule.kind"});
+  EXPECT_EQ(also([](RunRecord& b) {
+              b.parent = "runs/x/checkpoints/step_1";
+              b.config["init"]["from"] = "runs/x";
+            }),
+            Texts{"init.from"});
+  EXPECT_EQ(also([](RunRecord& b) {
+              b.config["schedule"]["decay_fraction"] = 0.3;  // of wsd alone
+              b.config["schedule"]["stop_after"] = 60;
+              b.config["batch"]["micro_sequences"] = 4;
+              b.config["log"]["every"] = 7;
+            }),
+            Texts{})
+      << "none of these changes the training";
+}
+
+TEST(PairedDifference, CarriesWhatElseDiffersToItsNote) {
+  RunRecord warm = with_recipe("warm", "ssmax"), same = with_recipe("same", "softmax");
+  warm.config["schedule"]["warmup_steps"] = 8;
+  warm.config["optimizer"]["lr"] = 0.001;
+  same.config["optimizer"]["lr"] = 0.001;
+  RunRecord same_too = same;
+  same_too.name = "same too";
+  const Comparison comparison = compare_runs(
+      {with_recipe("a", "softmax"), with_recipe("b", "ssmax"), warm, same, same_too}, 0, std::nullopt);
+  EXPECT_EQ(row(comparison, "paired_difference"), (Texts{"baseline", "+0.0350 ± 0.0087", "+0.0350 ± 0.0087 †",
+                                                         "+0.0350 ± 0.0087 †", "+0.0350 ± 0.0087 †"}));
+  const Texts notes = comparison_notes(comparison);
+  const auto has = [&](const std::string& note) { return std::ranges::count(notes, note); };
+  EXPECT_EQ(has("† warm: not of attention alone: optimizer.lr, schedule.warmup_steps differ too."), 1);
+  EXPECT_EQ(has("† same, same too: not of attention, which is the same: optimizer.lr differs."), 1);
+  const Json json = comparison_json(comparison);
+  EXPECT_EQ(json["runs"][2]["paired_difference"]["differs_also"],
+            (Json{"optimizer.lr", "schedule.warmup_steps"}));
+  EXPECT_EQ(json["runs"][1]["paired_difference"]["differs_also"], Json::array());
+}
+
 TEST(PairedDifference, OfSeedsIsTakenSeedBySeed) {
   const std::vector<double> low(64, 3.0), high(64, 5.0);
   const auto plus = [](std::vector<double> losses, double by) {
@@ -357,6 +429,68 @@ TEST(ComparisonText, FitsTheConsoleWithThreeRunsAndFoldsMore) {
     }
     EXPECT_EQ(text.find("± 0…"), std::string::npos) << text;
   }
+}
+
+// What is compared is what must be seen as a whole.
+TEST(ComparisonText, WrapsLongValuesOfTheConfig) {
+  const std::string list =
+      R"([{"kind": "ssmax", "layers": "0-3", "s": 0.43, "learn_s": true}, {"kind": "softmax", "layers": "4-7", "s": 1}])";
+  std::vector<RunRecord> runs = {trained("a", {1, 2}), trained("b", {1, 2}), trained("c", {1, 2})};
+  runs[0].config["model"]["attention"] = "softmax";
+  runs[1].config["model"]["attention"] = json_of(list);
+  runs[2].config["data"]["train"] = "data/" + std::string(70, 'w') + "/train_*.bin";
+  const std::string text = comparison_text(compare_runs(runs, 0, std::nullopt), false);
+  const std::string config = text.substr(0, text.find("\n\n"));
+  EXPECT_EQ(config.find("…"), std::string::npos) << config;
+  std::vector<std::string> columns(3);
+  size_t second = config.find(" b") + 1, third = config.find(" c") + 1;
+  for (size_t at = 0; at < config.size(); at = std::min(config.find('\n', at), config.size() - 1) + 1) {
+    std::string line = config.substr(at, config.find('\n', at) - at);
+    EXPECT_LE(display_width(line), kConsoleWidth) << line;
+    line.resize(kConsoleWidth, ' ');
+    columns[1] += line.substr(second, third - second);
+    columns[2] += line.substr(third);
+  }
+  for (std::string& column : columns) std::erase(column, ' ');
+  std::string bare = json_line(json_of(list));
+  std::erase(bare, ' ');
+  EXPECT_NE(columns[1].find(bare), std::string::npos) << config;
+  EXPECT_NE(columns[2].find("data/" + std::string(70, 'w') + "/train_*.bin"), std::string::npos) << config;
+}
+
+TEST(ComparisonText, NamesThatLookAlikeWhereTheyAreCutAreWrapped) {
+  std::vector<RunRecord> runs;
+  for (const char* name :
+       {"a", "quickstart-softmax-again", "quickstart-ssmax-again", "quickstart-fork-again"})
+    runs.push_back(trained(name, {1, 2}));
+  for (size_t i = 0; i < runs.size(); ++i) runs[i].config["schedule"]["final_lr_fraction"] = 0.1 * double(i);
+  const std::string text = comparison_text(compare_runs(runs, 0, std::nullopt), false);
+  EXPECT_NE(text.find("softmax-again    ssmax-again     fork-again\n"), std::string::npos) << text;
+  EXPECT_EQ(text.find("…"), std::string::npos) << text;
+}
+
+TEST(ComparisonText, DivergedLossesAreShort) {
+  RunRecord a = trained("a", std::vector<double>(64, 3.0)), b = trained("b", std::vector<double>(64, 1e308));
+  a.validation = {{1, 100, 1, 4.0}, {2, 200, 2, 3.0}};
+  b.validation = {{1, 100, 1, 123456.0}, {2, 200, 2, 1e308}};
+  const Comparison comparison = compare_runs({a, b}, 0, std::nullopt);
+  EXPECT_EQ(row(comparison, "train_loss"), (Texts{"3.0000", "1e+308"}));
+  EXPECT_EQ(row(comparison, "final_validation_loss"), (Texts{"3.0000", "1e+308"}));
+  EXPECT_EQ(row(comparison, "best_validation_loss"), (Texts{"3.0000", "1.235e+05"}));
+  EXPECT_EQ(row(comparison, "difference_at_common_tokens"), (Texts{"baseline", "+1e+308"}));
+  const std::string reversed = comparison_text(compare_runs({b, a}, 0, std::nullopt), false);
+  EXPECT_NE(reversed.find("tokens to 1e+308"), std::string::npos) << reversed;
+  EXPECT_EQ(reversed.find("00000000"), std::string::npos) << reversed;
+  EXPECT_EQ(reversed.find("inf"), std::string::npos) << reversed;
+}
+
+TEST(ComparisonText, SaysThatTimeIsTheMachines) {
+  const auto says = [](const std::vector<RunRecord>& runs) {
+    return std::ranges::count(comparison_notes(compare_runs(runs, 0, std::nullopt)),
+                              "Time and tokens/s depend on what else the machine did meanwhile.");
+  };
+  EXPECT_EQ(says({trained("a", {3}), trained("b", {3})}), 1);
+  EXPECT_EQ(says({trained("a", {3})}), 0) << "there is nothing to compare";
 }
 
 TEST(ComparisonText, HasNoEscapesWithoutColour) {

@@ -157,5 +157,22 @@ TEST(HeadCurves, AreByLayerAndHeadAndHaveAMean) {
   EXPECT_EQ(ys_of(highest_of(first)), (std::vector<double>{1.5, 1}));
 }
 
+TEST(Across, RunsIsTakenAtThePointsOfAllAsFarAsAllReach) {
+  const Curve a = {{0, 1}, {10, 3}, {20, 5}}, b = {{5, 4}, {15, 6}};
+  const auto values = [](const Curve& curve) {
+    std::vector<std::pair<double, double>> list;
+    for (const CurvePoint& point : curve) list.emplace_back(point.x, point.y);
+    return list;
+  };
+  using List = std::vector<std::pair<double, double>>;
+  EXPECT_EQ(values(mean_across({a, b})), (List{{5, 3}, {10, 4}, {15, 5}}));
+  EXPECT_EQ(values(lowest_across({a, b})), (List{{5, 2}, {10, 3}, {15, 4}}));
+  EXPECT_EQ(values(highest_across({a, b})), (List{{5, 4}, {10, 5}, {15, 6}}));
+  EXPECT_EQ(values(mean_across({a, {}})), values(a)) << "a run without points takes no part";
+  const Curve gap = {{5, 4}, {10, NAN}, {15, 6}};
+  EXPECT_TRUE(std::isnan(mean_across({a, gap})[1].y));
+  EXPECT_TRUE(mean_across({}).empty());
+}
+
 }  // namespace
 }  // namespace keen

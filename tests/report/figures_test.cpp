@@ -115,13 +115,13 @@ RunRecord small_run(const std::filesystem::path& path, double shift, bool ssmax 
 TEST(WriteFigures, WritesWhatTheRunsHaveDataFor) {
   TemporaryDirectory tmp;
   const RunRecord plain = small_run(tmp / "plain", 0), ssmax = small_run(tmp / "ssmax", -0.1, true);
-  EXPECT_EQ(names_of(write_figures(compare({plain}), tmp / "a" / "b")),
+  EXPECT_EQ(names_of(write_figures(compare({plain}), tmp / "a" / "b").written),
             (std::vector<std::string>{"training-loss.svg", "validation-loss.svg"}));
-  EXPECT_EQ(names_of(write_figures(compare({plain, ssmax}), tmp / "c")),
+  EXPECT_EQ(names_of(write_figures(compare({plain, ssmax}), tmp / "c").written),
             (std::vector<std::string>{"training-loss.svg", "validation-loss.svg", "difference.svg",
                                       "learned-s.svg", "learned-b.svg"}));
   const RunRecord nothing = read_run(make_run(tmp / "nothing", kConfig, event_row("start", R"("step":0)")));
-  EXPECT_TRUE(write_figures(compare({nothing}), tmp / "d").empty());
+  EXPECT_TRUE(write_figures(compare({nothing}), tmp / "d").written.empty());
   const auto learned = elements_of(content_of(tmp / "c" / "learned-s.svg"));
   std::set<std::string> texts;
   for (const Element& element : learned) texts.insert(element.text);
@@ -134,7 +134,7 @@ TEST(WriteFigures, WritesWhatTheRunsHaveDataFor) {
 TEST(WriteFigures, PointsLieWhereTheAxesSay) {
   TemporaryDirectory tmp;
   const auto written =
-      write_figures(compare({small_run(tmp / "r", 0), small_run(tmp / "q", -0.2)}), tmp / "out");
+      write_figures(compare({small_run(tmp / "r", 0), small_run(tmp / "q", -0.2)}), tmp / "out").written;
   std::map<double, double> x, y;  // pixels by value
   std::vector<Element> circles;
   for (const Element& element : elements_of(content_of(written.at(1)))) {
@@ -174,7 +174,7 @@ TEST(WriteFigures, AForkStartsOnItsParentsCurve) {
   const Comparison comparison = compare({parent, fork});
   EXPECT_EQ(parent_of(comparison.runs, 1), 0u);
   EXPECT_EQ(parent_of(comparison.runs, 0), std::nullopt);
-  const auto elements = elements_of(content_of(write_figures(comparison, tmp / "out").at(1)));
+  const auto elements = elements_of(content_of(write_figures(comparison, tmp / "out").written.at(1)));
   double ring = 0, second_validation = 0;
   for (size_t i = 0; i + 1 < elements.size(); ++i) {
     if (elements[i].name != "circle") continue;
@@ -186,6 +186,69 @@ TEST(WriteFigures, AForkStartsOnItsParentsCurve) {
   const std::string training = content_of(tmp / "out" / "training-loss.svg");
   EXPECT_NE(training.find("<title>fork, step 5: resumed"), std::string::npos);
   EXPECT_NE(training.find(">resumed</text>"), std::string::npos);
+}
+
+TEST(WriteFigures, SeedsAreAMeanWithABand) {
+  TemporaryDirectory tmp;
+  std::vector<RunRecord> runs = {small_run(tmp / "plain", 0)};
+  for (const int seed : {1, 2, 3}) {
+    runs.push_back(small_run(tmp / fmt::format("s{}", seed), 0.1 * seed, true));
+    runs.back().config["seed"] = seed;
+    runs.back().config["model"]["attention"] = "ssmax";
+    if (seed == 3) runs.back().config["model"]["heads"] = 1;  // no seed of the two before
+  }
+  const auto count = [&](const std::string& file, const std::string& text) {
+    const std::string svg = content_of(tmp / file);
+    size_t found = 0;
+    for (size_t at = svg.find(text); at != svg.npos; at = svg.find(text, at + 1)) ++found;
+    return found;
+  };
+  write_figures(compare(runs), tmp / "grouped");
+  for (const char* file : {"grouped/training-loss.svg", "grouped/validation-loss.svg"}) {
+    EXPECT_EQ(count(file, "fill-opacity"), 1u) << file << ": one band";
+    EXPECT_EQ(count(file, ">s* (2 seeds)</text>"), 1u) << file;
+    EXPECT_EQ(count(file, ">s1</text>"), 0u) << file;
+    EXPECT_EQ(count(file, ">s3</text>"), 1u) << file;
+    EXPECT_EQ(count(file, ">band: from the lowest to the highest seed</text>"), 1u) << file;
+  }
+  // 0.1 and 0.2 above, which ends at 2.75.
+  EXPECT_EQ(count("grouped/validation-loss.svg", "<title>s* (2 seeds): 2.9000</title>"), 1u);
+  EXPECT_EQ(count("grouped/difference.svg", "<title>s* (2 seeds): 0.1500</title>"), 3u);
+  // A layer's heads of both seeds are one band, those of the run alone are lines.
+  EXPECT_EQ(count("grouped/learned-s.svg", "fill-opacity"), 2u);
+  EXPECT_EQ(count("grouped/learned-s.svg", "<title>s3, head 0"), 2u);
+  EXPECT_EQ(count("grouped/learned-s.svg", "<title>s1, head 0"), 0u);
+  write_figures(compare_runs(runs, 0, std::nullopt, false), tmp / "each");
+  EXPECT_EQ(count("each/training-loss.svg", "fill-opacity"), 0u);
+  EXPECT_EQ(count("each/training-loss.svg", ">s1</text>"), 1u);
+}
+
+TEST(WriteFigures, SayWhyThereIsNoDifference) {
+  TemporaryDirectory tmp;
+  RunRecord early = small_run(tmp / "early", 0), late = small_run(tmp / "late", 0);
+  for (TrainPoint& point : late.train) point.tokens += 10'000;
+  for (Point& point : late.validation) point.tokens += 10'000;
+  const Figures figures = write_figures(compare({early, late}), tmp / "out");
+  EXPECT_EQ(names_of(figures.written),
+            (std::vector<std::string>{"training-loss.svg", "validation-loss.svg"}));
+  ASSERT_EQ(figures.left_out.size(), 1u);
+  EXPECT_EQ(figures.left_out[0], "difference.svg: left out, since early has no loss where another has one");
+  EXPECT_TRUE(write_figures(compare({early, early}), tmp / "both").left_out.empty());
+  EXPECT_TRUE(write_figures(compare({early}), tmp / "one").left_out.empty());
+}
+
+TEST(WriteFigures, DivergedLossesAreDrawnInFewDigits) {
+  TemporaryDirectory tmp;
+  RunRecord run = small_run(tmp / "r", 0), other = small_run(tmp / "q", 0);
+  for (size_t i = 5; i < run.train.size(); ++i) run.train[i].loss = 1e308;
+  for (Point& point : run.validation) point.loss = 1.7e308;
+  for (const auto& path : write_figures(compare({run, other}), tmp / "out").written) {
+    const std::string svg = content_of(path);
+    EXPECT_EQ(svg.find("0000000000"), svg.npos) << path;
+    EXPECT_EQ(svg.find("inf"), svg.npos) << path;
+    EXPECT_EQ(svg.find("nan"), svg.npos) << path;
+    EXPECT_GT(elements_of(svg).size(), 20u);
+  }
 }
 
 TEST(WriteFigures, NamesCannotBreakThePicture) {
@@ -235,7 +298,7 @@ TEST(WriteFigures, LongRunsStayBelow200kB) {
     }
     runs.push_back(std::move(run));
   }
-  const auto written = write_figures(compare(std::move(runs)), tmp / "out");
+  const auto written = write_figures(compare(std::move(runs)), tmp / "out").written;
   ASSERT_EQ(written.size(), 4u);
   for (const auto& path : written) {
     EXPECT_LT(std::filesystem::file_size(path), 200'000u) << path;

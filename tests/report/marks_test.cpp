@@ -101,5 +101,17 @@ TEST(MarksOfLosses, AFallingCurveHasNoSpikesAndANewLevelIsOne) {
       << "the new level is what is judged by";
 }
 
+TEST(MarksOfLosses, ADivergedPeakIsShort) {
+  std::vector<int64_t> steps;
+  std::vector<std::optional<double>> losses;
+  for (int64_t step = 1; step <= 40; ++step) {
+    steps.push_back(step);
+    losses.emplace_back(step == 30 ? 1e308 : 3.0);
+  }
+  const std::vector<Mark> marks = marks_of_losses(steps, losses);
+  ASSERT_EQ(marks.size(), 1u);
+  EXPECT_EQ(marks[0].text, "spike: loss 1e+308, 1e+308 above the recent ones");
+}
+
 }  // namespace
 }  // namespace keen

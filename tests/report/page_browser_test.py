@@ -220,8 +220,10 @@ class PageTest(unittest.TestCase):
     def test_every_run_is_drawn_and_can_be_hidden(self):
         for index in range(len(self.names)):
             self.assertGreater(self.pixels(index), 60, self.names[index])
-        self.assertGreater(self.pixels(0, panel=1), 60)
+        for index in range(2):
+            self.assertGreater(self.pixels(index, panel=1), 60, "the difference is there without a click")
         self.assertGreater(self.pixels(0, panel=2), 60)
+        self.assertGreater(self.pixels(0, panel=3), 60)
         self.click("#legend button", 1)
         self.assertEqual(self.pixels(1), 0)
         self.assertGreater(self.pixels(0), 60)
@@ -285,14 +287,18 @@ class PageTest(unittest.TestCase):
         self.assertGreater(self.see("panels[0].sy.max"), 9.5)
 
     def test_the_difference_to_the_baseline(self):
-        self.choose("difference", "true")
-        self.assertEqual(self.pixels(0), 0, "the baseline is the zero line")
-        points = self.see("[...panels[0].shown.curves.find((curve) => curve.members[0].index === 1).points.y]")
+        zero = self.see("[...panels[1].shown.curves[0].y]")
+        self.assertEqual((set(zero), len(zero)), ({0}, 400), "the baseline is the zero line")
+        self.assertLess(self.see("panels[1].sy.min"), 0)
+        self.assertEqual(self.see("[panels[1].sx.min, panels[1].sx.max]"), self.see("view.rangeX()"))
+        points = self.see("[...panels[1].shown.curves.find((curve) => curve.members[0].index === 1).points.y]")
         own, base = (self.runs[name].column("validation", "loss") for name in (HOSTILE, "base"))
         for shown, a, b in zip(points, own, base, strict=True):
             self.assertAlmostEqual(shown, a - b, delta=2e-6)
+        readout = self.see('panels[1].readout.querySelector("b").textContent')
+        self.assertAlmostEqual(float(readout.replace("−", "-")), own[-1] - base[-1], delta=6e-5)
         # Of the fork, steps 325 to 400 lie on the baseline's curve, and its own steps 25 to 100.
-        fork = self.see("[...panels[0].shown.curves.find((curve) => curve.members[0].index === 2).points.y]")
+        fork = self.see("[...panels[1].shown.curves.find((curve) => curve.members[0].index === 2).points.y]")
         forked = self.runs["fork"].column("validation", "loss")
         for k in range(8):
             if k < 4:
@@ -300,8 +306,53 @@ class PageTest(unittest.TestCase):
             else:
                 self.assertIsNone(fork[k])
         self.tick("aligned")
-        fork = self.see("[...panels[0].shown.curves.find((curve) => curve.members[0].index === 2).points.y]")
+        fork = self.see("[...panels[1].shown.curves.find((curve) => curve.members[0].index === 2).points.y]")
         self.assertAlmostEqual(fork[7], forked[7] - base[7], delta=2e-6)
+        hidden = "panels.slice(0, 2).map(({ figure }) => figure.hidden)"
+        self.assertEqual(self.see(hidden), [False, False])
+        self.choose("show", "difference")
+        self.assertEqual(self.see(hidden), [True, False])
+        self.assertGreater(self.see("panels[1].height"), 400, "alone it has the room of both")
+        self.choose("show", "loss")
+        self.assertEqual(self.see(hidden), [False, True])
+        self.assertIn("show=loss", self.see("location.hash"))
+
+    def test_no_difference_without_a_second_run(self):
+        self.compare("alone.html", "base")
+        self.browser.open((self.root / "alone.html").as_uri())
+        self.assertTrue(self.see("panels[1].figure.hidden"))
+        self.assertEqual(self.see("document.querySelectorAll('input[name=show]').length"), 0)
+        self.assertGreater(self.pixels(0), 60)
+
+    def test_a_short_run_is_not_cut_off(self):
+        """The gradient norm of a fork that is ten times its parent's, over a tenth of the axis."""
+        loud = Run(config(40, "ssmax", init={"from": "base/checkpoints/step_00000400", "step": "reset"}), 8)
+        loud.event("fork", parent="base/checkpoints/step_00000400", parent_step=400).train(40)
+        for row in loud.rows:
+            if row["kind"] == "train":
+                row["grad_norm"] *= 10
+        loud.write(self.root / "loud")
+        self.compare("loud.html", "base", "loud")
+        self.browser.open((self.root / "loud.html").as_uri())
+        norms = sorted(loud.column("train", "grad_norm"))
+        self.assertGreater(self.see("panels[2].sy.max"), norms[36])
+        lowest = min(self.runs["base"].column("train", "grad_norm"))
+        self.assertLess(self.see("panels[2].sy.min"), lowest)
+
+    def test_ranges_are_those_of_the_figures(self):
+        values = "[...Array(101).keys(), 1000, -1000]"
+        self.assertEqual(self.see(f"robustRange({values}, false)[0]"), -1000)
+        above, both = self.see(f"robustRange({values}, false)[1]"), self.see(f"robustRange({values}, true)")
+        ordered = sorted([*range(101), 1000, -1000])
+        q10, q90 = (ordered[int(k)] + (k - int(k)) * (ordered[int(k) + 1] - ordered[int(k)]) for k in (10.2, 91.8))
+        self.assertAlmostEqual(above, q90 + (q90 - q10) / 4)
+        self.assertAlmostEqual(both[0], q10 - (q90 - q10))
+        self.assertAlmostEqual(both[1], q90 + (q90 - q10))
+
+    def test_what_is_cut_off_is_said_beside_the_title(self):
+        self.assertIn("↑ up to 9.9", self.see("panels[0].cut.textContent"))
+        self.tick("full")
+        self.assertEqual(self.see("panels[0].cut.textContent"), "")
 
     def test_smoothing_is_the_debiased_average(self):
         self.choose("measure", "steps")
@@ -447,8 +498,35 @@ class PageTest(unittest.TestCase):
         self.assertAlmostEqual(points["high"][-1] - points["y"][-1], final["deviation"], delta=1e-6)
         band = self.see("(({ band, y }) => band.high[50] - y[50])(panels[0].shown.curves[0])")
         self.assertGreater(band, 0)
+        self.assertTrue(self.see("panels[1].figure.hidden"), "one group alone has no other to differ from")
         self.tick("grouped")
         self.assertEqual(self.see("panels[0].shown.curves.length"), 3)
+        self.assertFalse(self.see("panels[1].figure.hidden"))
+
+    def test_two_groups_of_seeds(self):
+        for seed in (1, 2, 3):
+            run = Run(config(100, "ssmax", seed=seed), 10 + seed, 2.9 + 0.02 * seed).event("start").train(100)
+            run.event("stop", reason="done").write(self.root / "others" / f"seed-{seed}")
+        names = [f"{kind}/seed-{seed}" for kind in ("seeds", "others") for seed in (1, 2, 3)]
+        groups = self.compare("groups.html", *names)["groups"]
+        self.browser.open((self.root / "groups.html").as_uri())
+        self.assertEqual(self.see("document.getElementById('title').textContent"), "seeds/seed-*, others/seed-*")
+        zero, other = self.see("panels[1].shown.curves.map(({ y, band, reference }) => ({ y, band, reference }))")
+        self.assertTrue(zero["reference"])
+        self.assertLess(max(map(abs, zero["y"])), 1e-6)
+        self.assertGreater(zero["band"]["high"][50], 0.005, "the spread of the baseline's seeds")
+        own, base = (groups[k]["final_validation_loss"] for k in (1, 0))
+        readout = self.see('panels[1].readout.querySelector("b").textContent').replace("−", "-").split(" ± ")
+        self.assertAlmostEqual(float(readout[0]), own["mean"] - base["mean"], delta=6e-5)
+        self.assertAlmostEqual(float(readout[1]), own["deviation"], delta=6e-5)
+        entries = '[...document.querySelectorAll("#legend button")].filter((button) => button.offsetWidth > 0)'
+        self.assertEqual(self.see(f"{entries}.length"), 2, "an entry for each group")
+        self.see(f"{entries}[1].click()")
+        self.browser.settle()
+        self.assertEqual(self.see("[...view.hidden]"), [3, 4, 5])
+        self.see(f"{entries}[1].click()")
+        self.tick("grouped")
+        self.assertEqual(self.see(f"{entries}.length"), 6)
 
     def test_a_seed_without_validation_does_not_hide_the_others(self):
         Run(config(100, seed=4), 4).event("start").train(100, every=1000).write(self.root / "seeds" / "a-none")

@@ -128,6 +128,21 @@ TEST(ReadRun, SecondsAreThoseOfTraining) {
   EXPECT_DOUBLE_EQ(run.validation[2].seconds, 0.9);
 }
 
+TEST(ReadRun, BatchesThatWereLeftOutTookTime) {
+  TemporaryDirectory tmp;
+  const std::string skip = event_row("non_finite", R"("step":2,"first_bad":"")"),
+                    first = event_row("start", R"("step":0)") + train_row(1, "3", 100) +
+                            event_row("save", R"("step":1)");
+  const auto seconds = [&](const std::string& rest) {
+    return *read_run(make_run(tmp / "r", kConfig, first + rest)).training_s;
+  };
+  EXPECT_DOUBLE_EQ(seconds(train_row(2, "3", 200)), 0.3);
+  EXPECT_DOUBLE_EQ(seconds(skip + skip + train_row(2, "3", 200)), 0.1 + 3 * 0.2);
+  EXPECT_DOUBLE_EQ(seconds(skip + train_row(4, "3", 200)), 0.1 + 4 * 0.2) << "beside two rows that are lost";
+  EXPECT_DOUBLE_EQ(seconds(skip + event_row("resume", R"("step":1)") + train_row(2, "3", 200)), 0.3)
+      << "what a resume undid is no part of the run";
+}
+
 std::vector<int64_t> batches_of(const RunRecord& run) {
   std::vector<int64_t> batches;
   for (const TrainPoint& point : run.train) batches.push_back(point.batch);
@@ -200,14 +215,14 @@ TEST(ReadRun, AForkThatCountsOnStartsOnlyItsTimeAnew) {
   EXPECT_EQ(fork.origin.step, 0);
   EXPECT_EQ(fork.origin.tokens, 0);
   EXPECT_EQ(fork.origin.flops, 0);
-  EXPECT_DOUBLE_EQ(fork.origin.seconds, 2);
+  EXPECT_DOUBLE_EQ(fork.origin.seconds, 3) << "the batch that its parent left out took time";
   EXPECT_EQ(batches_of(fork), (std::vector<int64_t>{3, 4})) << "the batch that its parent left out counts";
   // What counts on from a fork has that fork's origin.
   make_run(tmp / "second", config, fork_row("first/checkpoints/step_00000001", 1, 1) + train_row(2));
   make_run(tmp / "first", kTinyModel, fork_row("base/checkpoints/step_00000002", 2) + train_row(1, "3", 250));
   EXPECT_EQ(read_run(tmp / "second").origin.step, 2);
   EXPECT_EQ(read_run(tmp / "second").origin.tokens, 200);
-  EXPECT_DOUBLE_EQ(read_run(tmp / "second").origin.seconds, 2.25);
+  EXPECT_DOUBLE_EQ(read_run(tmp / "second").origin.seconds, 3.25);
   // The checkpoint knows best how many sequences were read before it.
   std::filesystem::create_directories(tmp / "base/checkpoints/step_00000002");
   put(tmp / "base/checkpoints/step_00000002/state.json", R"({"step": 2, "tokens": 200, "sequences": 20})");

@@ -1,8 +1,12 @@
 #include "train/fork.h"
 
+#include <unistd.h>
+
+#include <csignal>
 #include <map>
 
 #include "train/schedule.h"
+#include "train/signals.h"
 #include "train/tiny_run.h"
 
 namespace keen {
@@ -209,6 +213,20 @@ TEST_F(ForkTest, DryRunShowsWhatTheParentGives) {
   config.init.from = (run.directory / "nowhere").string();
   EXPECT_EQ(refused(config), Exit::checkpoint);
   EXPECT_FALSE(fs::exists(run.path("dry")));
+}
+
+// In a process of its own, which the signal stays with.
+TEST_F(ForkTest, ASignalEndsThePreparation) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        train_parent(R"("softmax")");
+        catch_stop_signals();
+        raise(SIGTERM);
+        fmt::print(stderr, "{}", error_of(child(R"("ssmax")"), Exit::stopped));
+        _exit(HasFailure() ? 1 : 0);
+      },
+      ::testing::ExitedWithCode(0), "signal 15 while the fork was prepared");
 }
 
 TEST_F(ForkTest, AParentMayBeSpelledAnotherWay) {

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <limits>
 #include <sstream>
+#include <thread>
 
 #include "io/fault.h"
 #include "train/signals.h"
@@ -377,24 +378,46 @@ TEST(RunDeathTest, ASignalSavesAndStops) {
       TinyRun run;
       run.train("run", 2);
       catch_stop_signals();
-      raise(signal);
+      RunConfig endless = run.config;
+      endless.schedule.steps = 1'000'000;
+      std::thread sender([&] {
+        while (!fs::exists(run.path("new") / "config.json")) std::this_thread::yield();
+        raise(signal);
+      });
+      Exit exit = Exit::done;
+      try {
+        run.train("new", endless);
+      } catch (const Error& error) {
+        exit = error.exit;
+      }
+      sender.join();
+      const bool saved =
+          newest_checkpoint(run.path("new") / "checkpoints", [](const std::string&) {}).has_value();
       TinyTrainer tiny(run.config);
       const std::string bytes = tiny.bytes();
       const TrainState state = tiny.trainer.state;
       const bool unchanged = tiny.trainer.step().outcome == StepResult::Outcome::interrupted &&
                              tiny.bytes() == bytes && tiny.trainer.state == state && !tiny.trainer.validate();
-      try {
-        run.train("new", run.config);
-      } catch (const Error& error) {
-        // Before the first step there is something to save, too.
-        if (unchanged && verify_checkpoint(run.checkpoint("new", 0)).step == 0)
-          code = static_cast<int>(error.exit);
-      }
+      if (unchanged && saved) code = static_cast<int>(exit);
     }
     _exit(code);
   };
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1})
     EXPECT_EXIT(signalled(signal), ::testing::ExitedWithCode(75), "");
+}
+
+TEST(RunDeathTest, ASignalWhileShardsAreReadStopsBeforeAnythingIsWritten) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto stopped = [] {
+    TinyRun run;
+    catch_stop_signals();
+    raise(SIGTERM);
+    const std::string message = run.error_of("run", run.config, Exit::stopped);
+    const bool written = fs::exists(run.path("run"));
+    fmt::print(stderr, "{}{}", written ? "written " : "", message);
+    _exit(::testing::Test::HasFailure() || written ? 1 : 0);
+  };
+  EXPECT_EXIT(stopped(), ::testing::ExitedWithCode(0), "stopped by a signal while the shards were checked");
 }
 
 TEST(RunDeathTest, ASecondSignalEndsAtOnce) {

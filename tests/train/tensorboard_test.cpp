@@ -248,6 +248,21 @@ TEST_F(TensorBoardWriterTest, StorageErrorsAreCountedAndToldOnce) {
   EXPECT_THROW(TensorBoardWriter(directory_.path(), 0, 0, warn_), Error);
 }
 
+// Readers stop at the first byte that belongs to no record.
+TEST_F(TensorBoardWriterTest, ATornRecordThatCannotBeTakenBackEndsTheFileForAWhileOnly) {
+  TensorBoardWriter writer(directory_.path(), 0, 0, warn_, kNever);
+  const auto path = event_files(directory_.path())[0];
+  fault::arm("write:short:1,write:ENOSPC:2,truncate:EIO:1");
+  writer.write(kRow);
+  writer.flush();
+  EXPECT_EQ(read_events(path).size(), 2u) << "version and start";
+  fault::arm("");
+  writer.write(kRow);
+  writer.flush();
+  EXPECT_EQ(read_events(path).size(), 3u);
+  EXPECT_EQ(writer.lost_records(), 1);
+}
+
 // --- a whole run ---
 
 TEST(TensorBoardRun, IsOffUnlessAskedFor) {

@@ -1,13 +1,17 @@
 // One plot of curves on a canvas. What it shows is described by a function that returns
 //
-//   {unit, empty, logY, bothSides, zeroLine, full, valueText(value), columns, tip(x, y) or none,
+//   {unit, empty, logY, full, bothSides, each, signed, valueText(value), columns, tip(x, y) or none,
+//    title, height, extent, readout: [node]                    instead of the plot's own; what stands beside its title
 //    curves: [{name, colour, dash, marker, width, x, y,        the line; NaN is a gap
 //              raw: {x, y, low, high, quiet}, band: {x, low, high}, points: {x, y}, link: {x, from, to},
-//              marks: [{x, y, kind, text}]}]}
+//              marks: [{x, y, kind, text}], reference}]}
 //
-// Of a curve all but name, colour, x and y may be missing. `quiet` values do not stretch the range of y, `full` shows
-// every value instead of the robust range. The range of x, its measure and the cursor are shared by all plots of the
-// page: they are in `view` (page.js). Input is in input.js.
+// Of a curve all but name, colour, x and y may be missing, and of the rest all but unit, empty, valueText, columns and
+// curves. The range of y is that of `full`, every value, or the robust one (robustRange): of all curves together, or
+// with `each` so wide that it holds the range of each, however short, and its lowest value. `quiet` values do not
+// stretch it. `signed` values are differences to the curve that is the `reference`: 0 is shown and ticks have a sign.
+// The range of x (but for a plot's own `extent`, where nobody zoomed), its measure and the cursor are shared by all
+// plots of the page: they are in `view` (page.js). Input is in input.js.
 
 const margin = { left: 60, right: 16, top: 12, bottom: 40 };
 const kMarkerDistance = 16;  // pixels
@@ -27,6 +31,8 @@ class Chart {
     this.screenHeight = height;
     this.zoomY = null;
     this.unit = element("span", { className: "unit" });
+    this.cut = element("span", { className: "unit cut" });
+    this.readout = element("span", { className: "readout" });
     this.base = element("canvas", { tabIndex: 0 });
     this.base.setAttribute("role", "img");
     this.overlay = element("canvas", { className: "overlay" });
@@ -35,7 +41,9 @@ class Chart {
     this.plot = element("div", { className: "plot" }, this.base, this.overlay, this.tip);
     this.title = title;
     this.heading = element("b", {}, title);
-    this.figure = element("figure", {}, element("figcaption", {}, this.heading, " ", this.unit), this.plot);
+    const name = element("span", {}, this.heading, " ", this.unit);
+    const caption = element("figcaption", {}, name, this.readout, this.cut);
+    this.figure = element("figure", {}, caption, this.plot);
     parent.append(this.figure);
     listenTo(this);
   }
@@ -43,18 +51,21 @@ class Chart {
   refresh() {
     this.shown = this.describe();
     this.unit.textContent = this.shown.unit;
+    if (this.shown.title) this.heading.textContent = this.title = this.shown.title;
+    this.readout.replaceChildren(...(this.shown.readout || []));
   }
 
   // Draws everything; `paper` is {width, height, ratio} where a printer decides.
   draw(paper) {
     const width = paper ? paper.width : this.plot.clientWidth;
-    if (width === 0) return;
+    if (width === 0 || this.figure.hidden) return;
     this.width = width;
-    this.height = paper ? Math.min(this.screenHeight, paper.height) : this.screenHeight;
+    this.height = this.shown.height || this.screenHeight;
+    if (paper) this.height = Math.min(this.height, paper.height);
     this.ratio = paper ? paper.ratio : devicePixelRatio || 1;
     const context = this.prepare(this.base, paper);
     this.prepare(this.overlay, paper);
-    const [xMin, xMax] = view.rangeX();
+    const [xMin, xMax] = view.zoom || this.shown.extent || view.extent;
     this.sx = makeScale(xMin, xMax, view.logX, margin.left, width - margin.right);
     const [yMin, yMax] = this.rangeY();
     this.sy = makeScale(yMin, yMax, this.shown.logY, this.height - margin.bottom, margin.top);
@@ -92,21 +103,23 @@ class Chart {
   // steps weigh as much as they show. The few points of validation have a range of their own.
   rangeY() {
     if (this.zoomY) return this.zoomY;
-    const { logY, bothSides, full, zeroLine, curves } = this.shown, lines = [], points = [], floor = [];
+    const { logY, bothSides, full, each, signed, curves } = this.shown, points = [], floor = [], together = [];
     const take = full ? takeAll : takeSamples;
-    for (const { x, y, raw, band, points: marked } of curves) {
-      const parts = [[x, y], ...(band ? [[band.x, band.low], [band.x, band.high]] : []),
+    const lines = curves.map(({ x, y, raw, band, points: marked, reference }) => {
+      const values = each ? [] : together;
+      const parts = [...(reference ? [] : [[x, y]]), ...(band ? [[band.x, band.low], [band.x, band.high]] : []),
                      ...(raw && (full || !raw.quiet) ? [[raw.x, raw.low], [raw.x, raw.high]] : [])];
-      for (const [xs, ys] of parts) take(lines, xs, ys, this.sx);
-      if (!bothSides) for (const [xs, ys] of parts) floor.push(lowestShown(xs, ys, this.sx, logY));
+      for (const [xs, ys] of parts) take(values, xs, ys, this.sx);
+      if (!bothSides || each) for (const [xs, ys] of parts) floor.push(lowestShown(xs, ys, this.sx, logY));
       if (marked) takeAll(points, marked.x, marked.y, this.sx);
-    }
+      return values;
+    });
     const rangeOf = full ? extremes : (values) => robustRange(values, bothSides);
     const drawable = (values) => values.filter((value) => !logY || value > 0);
-    const ranges = [rangeOf(drawable(lines)), rangeOf(drawable(points))].filter(Boolean);
+    const ranges = [...new Set(lines), points].map((values) => rangeOf(drawable(values))).filter(Boolean);
     if (ranges.length === 0) return logY ? [1, 10] : [0, 1];
     const range = [Math.min(...floor, ...ranges.map(([low]) => low)), Math.max(...ranges.map(([, high]) => high))];
-    if (zeroLine) range[0] = Math.min(range[0], 0), range[1] = Math.max(range[1], 0);
+    if (signed) range[0] = Math.min(range[0], 0), range[1] = Math.max(range[1], 0);
     return padded(range, logY);
   }
 
@@ -129,11 +142,11 @@ class Chart {
     for (const tick of ticks) {
       const y = Math.round(this.sy.pixel(tick)) + 0.5;
       strokeLine(context, left, y, end, y);
-      context.fillText(tickText(tick, step), left - 8, y);
+      context.fillText((this.shown.signed && tick > 0 ? "+" : "") + tickText(tick, step), left - 8, y);
     }
     context.strokeStyle = themeColour("axis");
     strokeLine(context, left, floor + 0.5, end, floor + 0.5);
-    if (this.shown.zeroLine) strokeLine(context, left, this.sy.pixel(0), end, this.sy.pixel(0));
+    if (this.shown.signed) strokeLine(context, left, this.sy.pixel(0), end, this.sy.pixel(0));
   }
 
   // The band of a group, and the raw curve, faint.
@@ -219,13 +232,13 @@ class Chart {
       context.textBaseline = "middle";
       const middle = margin.left + (this.width - margin.left - margin.right) / 2;
       const lines = wrapped(context, empty, this.width - margin.left - margin.right - 30);
-      lines.forEach((line, i) => context.fillText(line, middle, this.height / 2 - 20 + 18 * i));
-      return;
+      const above = margin.top + this.plotHeight() / 2 - 9 * (lines.length - 1);
+      lines.forEach((line, i) => context.fillText(line, middle, above + 18 * i));
     }
-    if (!this.zoomY) this.drawCutNotes(context);
+    this.cut.textContent = shown && !this.zoomY ? this.cutText() : "";
   }
 
-  drawCutNotes(context) {
+  cutText() {
     let lowest = Infinity, highest = -Infinity;
     for (const { x, y, raw } of this.shown.curves) {
       const behind = raw && !raw.quiet, low = behind ? raw.low : y, high = behind ? raw.high : y;
@@ -236,18 +249,8 @@ class Chart {
     }
     const { valueText } = this.shown, floor = this.height - margin.bottom;
     const above = this.sy.pixel(highest) < margin.top - 1, below = this.sy.pixel(lowest) > floor + 1;
-    if (above) this.drawCutNote(context, `↑ up to ${valueText(highest)}`, margin.top);
-    if (below) this.drawCutNote(context, `↓ down to ${valueText(lowest)}`, floor - 19);
-  }
-
-  drawCutNote(context, text, y) {
-    const right = this.width - margin.right - 4, { width } = context.measureText(text);
-    context.fillStyle = themeColour("ground");
-    context.fillRect(right - width - 4, y, width + 8, 18);
-    context.fillStyle = themeColour("muted");
-    context.textAlign = "right";
-    context.textBaseline = "top";
-    context.fillText(text, right, y + 3);
+    const parts = [above && `↑ up to ${valueText(highest)}`, below && `↓ down to ${valueText(lowest)}`];
+    return parts.filter(Boolean).join(", ");
   }
 
   reaches(x, y) {

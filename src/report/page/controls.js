@@ -50,11 +50,13 @@ function makeControls() {
   const known = ["steps", "tokens", "seconds", "flops"].filter((measure) => runs.some((run) => isKnown(run, measure)));
   const names = { steps: "steps", tokens: "tokens", seconds: "time", flops: "FLOPs" };
   const axes = known.map((measure) => [measure, names[measure], `over ${measures[measure].label}`]);
-  const losses = [[false, "loss"], [true, "difference", `to ${baseline.name}`]];
+  const losses = [["both", "both", `the loss, and below it the difference to ${baseline.name}`], ["loss", "loss"],
+                  ["difference", "difference", `to ${baseline.name}`]];
   resetButton = element("button", { type: "button", className: "quiet" }, "reset zoom");
   resetButton.addEventListener("click", () => view.resetZoom());
   const rows = [
-    [choice("measure", "Horizontal axis", axes), runs.length > 1 && choice("difference", "Vertical axis", losses),
+    [choice("measure", "Horizontal axis", axes),
+     runs.length > 1 && choice("show", "Loss, difference to the baseline, or both", losses),
      slider("smoothing", "smoothing", smoothing), resetButton],
     [check("train", "training", "Show the training loss"),
      check("validation", "validation", "Show the validation loss"),
@@ -78,20 +80,32 @@ function makeControls() {
 
 function makeLegend() {
   const legend = document.getElementById("legend");
-  for (const run of runs) {
-    const name = element("span", { className: "name" }, run.name);
-    const notes = [run === baseline && runs.length > 1 && "baseline",
-                   run.steps !== null && run.planned_steps !== null && run.steps < run.planned_steps &&
-                     `${withCommas(run.steps)} of ${withCommas(run.planned_steps)} steps`].filter(Boolean);
-    const button = element("button", { type: "button", title: "Click: show or hide. Double click: this one alone." });
-    button.addEventListener("click", () => view.toggleRun(run.index));
-    button.addEventListener("dblclick", () => view.isolate(run.index));
-    controls[`run ${run.index}`] = () => {
-      button.setAttribute("aria-pressed", String(!view.hidden.has(run.index)));
-      button.replaceChildren(swatch(styleOf(run)), name, ...notes.map((note) => element("small", {}, note)));
-    };
-    legend.append(button);
+  for (const { label, members } of data.columns) {
+    const all = members.map((index) => runs[index]);
+    if (all.length > 1) legend.append(legendButton(label, all, true, [`${all.length} seeds`]));
+    for (const run of all) {
+      const some = run.steps !== null && run.planned_steps !== null && run.steps < run.planned_steps;
+      const notes = some ? [`${withCommas(run.steps)} of ${withCommas(run.planned_steps)} steps`] : [];
+      legend.append(legendButton(run.name, [run], all.length > 1 ? false : null, notes));
+    }
   }
+}
+
+// Of a run, or of a group of runs; `whenGrouped` says when it is there: while groups are drawn as one, while they are
+// not, or always (null).
+function legendButton(text, members, whenGrouped, notes) {
+  const name = element("span", { className: "name" }, text);
+  const words = [...(members.includes(baseline) && runs.length > 1 ? ["baseline"] : []), ...notes];
+  const button = element("button", { type: "button", title: "Click: show or hide. Double click: this one alone." });
+  const indices = members.map(({ index }) => index);
+  button.addEventListener("click", () => view.toggleRuns(indices));
+  button.addEventListener("dblclick", () => view.isolate(indices));
+  controls[`legend ${whenGrouped} ${indices}`] = () => {
+    button.hidden = whenGrouped !== null && whenGrouped !== view.grouped;
+    button.setAttribute("aria-pressed", String(indices.some((index) => !view.hidden.has(index))));
+    button.replaceChildren(swatch(styleOf(members[0])), name, ...words.map((word) => element("small", {}, word)));
+  };
+  return button;
 }
 
 function makeScaleControls() {
@@ -176,6 +190,7 @@ function readAddress() {
     else view[name] = text;
   }
   if (!measures[view.measure]) view.measure = kDefaults.measure;
+  if (!["both", "loss", "difference"].includes(view.show)) view.show = kDefaults.show;
   if (!["s", "b"].includes(view.which)) view.which = "s";
   const numbers = (name) => (set.get(name) || "").split(",").filter(Boolean).map(Number).filter(Number.isFinite);
   view.hidden = new Set(numbers("hidden").filter((index) => runs[index]));

@@ -139,15 +139,16 @@ function quantile(sorted, share) {
   return sorted[below] + (at - below) * (sorted[Math.min(below + 1, sorted.length - 1)] - sorted[below]);
 }
 
-// The range of y that is worth its ink: no further than a quarter of the distance between the 10 % and the 90 %
-// quantile beyond the latter (and, with `bothSides`, before the former). Null when no value is finite.
+// The range of y that is worth its ink. With q the distance between the 10 % and the 90 % quantile, it ends q / 4 above
+// the latter (a loss: its first steps, its spikes) or, with `bothSides`, q outside of either (what varies around a
+// level). Null when no value is finite.
 function robustRange(values, bothSides) {
   const sorted = Float64Array.from(values.filter(Number.isFinite)).sort();
   if (sorted.length === 0) return null;
-  const q10 = quantile(sorted, 0.1), q90 = quantile(sorted, 0.9), margin = (q90 - q10) / 4;
-  const high = Math.min(sorted[sorted.length - 1], q90 + margin);
-  const low = bothSides ? Math.max(sorted[0], q10 - margin) : sorted[0];
-  return [low, high];
+  const q10 = quantile(sorted, 0.1), q90 = quantile(sorted, 0.9), q = q90 - q10;
+  const lowest = sorted[0], highest = sorted[sorted.length - 1];
+  if (bothSides) return [Math.max(lowest, q10 - q), Math.min(highest, q90 + q)];
+  return [lowest, Math.min(highest, q90 + q / 4)];
 }
 
 // The mean of curves {x, y} at the x of the first one where all have a value, and one sample standard deviation

@@ -4,7 +4,7 @@ const kPaper = { width: 720, height: 340, ratio: 3 };
 
 // What people set is kept in the address, so that a view can be kept as a bookmark.
 const kDefaults = {
-  measure: "tokens", logX: false, logY: false, difference: false, smoothing: data.smoothing, raw: true, train: true,
+  measure: "tokens", logX: false, logY: false, show: "both", smoothing: data.smoothing, raw: true, train: true,
   validation: true, full: false, aligned: false, grouped: true, which: "s", scaleShare: 1, theme: "auto",
 };
 
@@ -94,7 +94,7 @@ const view = {
       const range = view.zoom.map((x) => valueAt(before, after, inside(x)));
       view.zoom = range[1] > range[0] ? range : null;
     }
-    if (["difference", "logY", "full"].includes(name)) for (const chart of charts()) chart.zoomY = null;
+    if (["show", "logY", "full"].includes(name)) for (const chart of charts()) chart.zoomY = null;
     if (name === "which") {
       view.head = null;
       for (const { chart } of blocks) chart.zoomY = null;
@@ -102,20 +102,23 @@ const view = {
     view.cursor = null;
     schedule("refresh");
   },
-  toggleRun(index) {
-    if (!view.hidden.delete(index)) view.hidden.add(index);
+  // Hides these runs if one of them is shown, otherwise shows all of them.
+  toggleRuns(indices) {
+    const hide = indices.some((index) => !view.hidden.has(index));
+    for (const index of indices) view.hidden[hide ? "add" : "delete"](index);
     schedule("refresh");
   },
-  // Shows this run alone, or all again.
-  isolate(index) {
-    const alone = view.visible().length === 1 && !view.hidden.has(index);
-    view.hidden = new Set(alone ? [] : runs.map((run) => run.index).filter((other) => other !== index));
+  // Shows these runs alone, or all again.
+  isolate(indices) {
+    const alone = view.visible().length === indices.length && !indices.some((index) => view.hidden.has(index));
+    view.hidden = new Set(alone ? [] : runs.map((run) => run.index).filter((other) => !indices.includes(other)));
     schedule("refresh");
   },
 };
 
 const panels = [
   { title: "Loss", height: 440, describe: lossPanel, wide: true },
+  { title: "Difference", height: 260, describe: differencePanel, wide: true },
   { title: "Gradient norm", height: 220, describe: gradNormPanel },
   { title: "Learning rate", height: 220, describe: learningRatePanel },
 ].map(({ wide, ...options }) => {
@@ -124,7 +127,7 @@ const panels = [
   chart.figure.classList.toggle("wide", chart.wide);
   return chart;
 });
-panels[0].figure.after(element("p", { id: "caption", className: "note" }));
+panels[1].figure.after(element("p", { id: "caption", className: "note" }));
 let blocks = [];  // {run, element, map, chart}: one for every run that has a row scale
 
 function charts() {
@@ -167,6 +170,8 @@ function refresh() {
   document.documentElement.dataset.theme = view.dark() ? "dark" : "light";
   themeColours.clear();
   view.measureExtent();
+  panels[0].figure.hidden = view.show === "difference" && differenceIsShown();
+  panels[1].figure.hidden = !differenceIsShown();
   for (const chart of panels) chart.refresh();
   refreshScales();
   showControls();

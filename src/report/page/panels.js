@@ -75,53 +75,115 @@ function drawnPoints(series, base) {
 
 const kSkipped = { x: [], y: [] };
 
+// The training line, its surroundings and the validation points of a series, or of its difference to the baseline.
+function lossCurve(series, baseTrain = null, baseValidation = null) {
+  return {
+    ...series,
+    ...(view.train ? drawnLine(series, trainCurve, baseTrain) : kSkipped),
+    points: view.validation ? drawnPoints(series, baseValidation) : null,
+  };
+}
+
+function lossColumns() {
+  return [...(view.train ? ["train"] : []), ...(view.train && view.raw && view.smoothing > 0 ? ["raw"] : []),
+          ...(view.validation ? ["validation"] : [])];
+}
+
 function lossPanel() {
-  const base = baselineMembers();
-  const mean = (curveOf) => meanOfDrawn(base.map(curveOf));
-  const baseTrain = view.difference ? mean(trainCurve) : null;
-  const baseValidation = view.difference ? mean(validationCurve) : null;
-  const baseName = base.length > 1 ? "the baselines' mean" : baseline.name;
-  const series = shownSeries().filter(({ members }) => !view.difference || !members.some((run) => base.includes(run)));
-  const curves = series.map((one) => ({
-    ...one,
-    ...(view.train ? drawnLine(one, trainCurve, baseTrain) : kSkipped),
-    points: view.validation ? drawnPoints(one, baseValidation) : null,
-  }));
+  const series = shownSeries(), curves = series.map((one) => lossCurve(one));
   curves.forEach((curve) => addMarks(curve, curves));
   return {
     curves,
-    unit: view.difference ? `nats per token, minus ${baseName}` : "nats per token",
+    unit: "nats per token",
     empty: emptyText(series),
-    logY: view.logY && !view.difference,
-    bothSides: view.difference,
-    zeroLine: view.difference,
+    height: differenceIsShown() ? 340 : 440,
+    logY: view.logY,
     full: view.full,
-    columns: [...(view.train ? ["train"] : []), ...(view.train && view.raw && view.smoothing > 0 ? ["raw"] : []),
-              ...(view.validation ? ["validation"] : [])],
-    valueText: view.difference ? signedText : lossText,
+    columns: lossColumns(),
+    valueText: lossText,
   };
+}
+
+// There is something to subtract, and somebody wants it subtracted.
+function differenceIsShown() {
+  return view.show !== "loss" && runs.length > 1 && !(view.grouped && data.columns.length < 2);
+}
+
+// Every loss minus the baseline's: what two runs differ by is often less than the width of their lines. The baseline
+// itself is the line at zero; of a group of seeds it has the band of their spread.
+function differencePanel() {
+  const base = baselineMembers(), isBase = ({ members }) => members.some((run) => base.includes(run));
+  const mean = (curveOf) => meanOfDrawn(base.map(curveOf));
+  const baseTrain = mean(trainCurve), baseValidation = mean(validationCurve);
+  const baseName = base.length > 1 ? groups.find(({ members }) => members.includes(baseline)).name : baseline.name;
+  const series = shownSeries(), others = series.filter((one) => !isBase(one));
+  const curves = others.map((one) => lossCurve(one, baseTrain, baseValidation));
+  curves.forEach((curve) => addMarks(curve));
+  const missing = curves.filter((curve) => !isSomewhere(curve)).map(({ name }) => name);
+  const empty = missing.length === curves.length;
+  const zero = series.filter(isBase).map((one) => referenceCurve(one, baseTrain, baseValidation));
+  return {
+    title: `Difference to ${baseName}`,
+    unit: "nats per token, below zero is better",
+    readout: [...curves.map(readoutOf).filter(Boolean), ...(missing.length && !empty ? [absent(missing)] : [])],
+    curves: empty ? [] : [...zero, ...curves],
+    empty: others.length ? noDifferenceText() : emptyText(others),
+    height: empty ? 110 : view.show === "difference" ? 440 : 260,
+    full: view.full,
+    bothSides: true,
+    signed: true,
+    columns: lossColumns(),
+    valueText: signedText,
+  };
+}
+
+const isSomewhere = ({ y, points }) => y.some(Number.isFinite) || Boolean(points && points.y.some(Number.isFinite));
+
+// Zero all along the baseline's curve.
+function referenceCurve(series, baseTrain, baseValidation) {
+  const { raw, points, ...curve } = lossCurve(series, baseTrain, baseValidation);
+  if (series.members.length > 1 && curve.x.length > 0) return { ...curve, reference: true };
+  const { x } = baseTrain.x.length ? baseTrain : baseValidation;
+  return { ...curve, x, y: Array.from(x, () => 0), reference: true };
+}
+
+// The last validation's difference, or where there is none that of the smoothed training loss.
+function readoutOf(curve) {
+  const { x, y, high } = curve.points && lastFinite(curve.points.y) >= 0 ? curve.points : curve;
+  const last = lastFinite(y);
+  if (last < 0) return null;
+  const spread = curve.members.length > 1 && high ? ` ± ${lossText(high[last] - y[last])}` : "";
+  const where = `${y === curve.y ? "training" : "validation"} at ${view.placeText(x[last])}`;
+  return element("span", { title: `${curve.name}: ${where}` }, swatch(curve),
+                 element("b", {}, signedText(y[last]), spread), ` ${where}`);
+}
+
+function absent(names) {
+  return element("span", { className: "unit" }, `${names.join(", ")}: no part of this axis in common`);
+}
+
+function noDifferenceText() {
+  if (!view.train && !view.validation) return "Neither training nor validation is shown.";
+  const hint = view.hasForks() && !view.aligned ? " Forks may, when they start from zero." : "";
+  return `No run shares a part of this axis with the baseline.${hint}`;
 }
 
 function emptyText(series) {
   if (view.visible().length === 0) return "All runs are hidden.";
   if (series.length === 0) return "Only the baseline is shown.";
   if (!view.train && !view.validation) return "Neither training nor validation is shown.";
-  if (view.difference) {
-    const hint = view.hasForks() && !view.aligned ? " Forks may, when they start at zero." : "";
-    return `No run shares a part of this axis with the baseline.${hint}`;
-  }
   return view.measure === "flops" ? "The FLOPs of these runs are not known." : "There is nothing here.";
 }
 
-// What happened to the run of a curve stands on the curve; a fork begins on its parent's.
-function addMarks(curve, curves) {
+// What happened to the run of a curve stands on the curve; a fork begins on its parent's, if that is among `others`.
+function addMarks(curve, others = []) {
   curve.marks = [];
   if (curve.members.length !== 1) return;
   const [run] = curve.members, line = curve.x.length ? curve : curve.points || curve;
-  const parent = curves.find(({ members }) => members.length === 1 && members[0].index === run.fork_of);
+  const parent = others.find(({ members }) => members.length === 1 && members[0].index === run.fork_of);
   for (const mark of run.marks) {
     const x = view.xOfStep(run, mark.step);
-    const onParent = mark.kind === "fork" && parent && !view.aligned && !view.difference ? heightAt(parent, x) : NaN;
+    const onParent = mark.kind === "fork" && parent && !view.aligned ? heightAt(parent, x) : NaN;
     const y = Number.isFinite(onParent) ? onParent : heightAt(line, x);
     if (!Number.isFinite(y)) continue;
     curve.marks.push({ ...mark, x, y });
@@ -159,6 +221,8 @@ function smallPanel(quantityOf, unit, noisy) {
     empty: "There is nothing here.",
     logY: view.logY,
     full: view.full || !noisy,
+    bothSides: noisy,
+    each: true,
     columns: noisy && view.raw && view.smoothing > 0 ? ["smoothed", "raw"] : ["value"],
     valueText: shortText,
   };

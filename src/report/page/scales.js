@@ -75,6 +75,7 @@ function headsPanel(run) {
   }).sort((a, b) => a.width - b.width);  // the picked one on top
   return {
     curves,
+    extent: farFromStart(run.attention.x),
     unit: `${view.which} over training, coloured by layer`,
     empty: "There is nothing here.",
     full: true,
@@ -82,6 +83,12 @@ function headsPanel(run) {
     valueText: (value) => minus(value.toFixed(4)),
     tip: (x, y) => nearestHead(curves, x, y),
   };
+}
+
+// A short run that begins late, as forks do, has an axis of its own; others share the page's.
+function farFromStart(x) {
+  const low = x[0], high = x[x.length - 1];
+  return low > 0.3 * high && high > low && high - low < 0.3 * (view.extent[1] - view.extent[0]) ? [low, high] : null;
 }
 
 // The head whose curve is nearest to the pointer, which is picked everywhere, and all heads' mean.

@@ -17,8 +17,8 @@ function showTip(chart, x, at) {
 // One line a curve: the line drawn, what lies behind it, the points; "~" where a value lies between two of them.
 function valueTable({ curves, columns, valueText }, x) {
   const cell = (value, exact = true) => (Number.isFinite(value) ? (exact ? "" : "~") + valueText(value) : "");
-  const here = curves.filter(({ x: xs, y, points }) =>
-    Number.isFinite(valueAt(xs, y, x)) || (points && Number.isFinite(valueAt(points.x, points.y, x))));
+  const here = curves.filter(({ x: xs, y, points, reference }) => !reference && (
+    Number.isFinite(valueAt(xs, y, x)) || (points && Number.isFinite(valueAt(points.x, points.y, x)))));
   const valueOf = {
     raw: ({ raw }) => (raw ? cell(nearest(raw.x, raw.y, x)) : ""),
     validation: ({ points }) => (points ? cell(valueAt(points.x, points.y, x), points.x.includes(x)) : ""),

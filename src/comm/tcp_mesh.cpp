@@ -1,0 +1,476 @@
+#include "comm/tcp_mesh.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <string_view>
+#include <thread>
+
+#include "core/console.h"
+
+namespace keen {
+
+namespace {
+
+constexpr uint64_t kMagic = 0x736b6e61726e6b6b;  // "kknranks"
+constexpr uint32_t kVersion = 1;                 // of this protocol, and of Note
+constexpr double kHelloTime_s = 10;              // a caller who has not said who he is by then is shown out
+constexpr double kAttemptTime_s = 5;             // for one address of rank 0, before the next one is tried
+constexpr double kSilentTime_s = 10;             // then a rank says on standard error what it waits for
+constexpr uint64_t kLongestReply = uint64_t{1} << 24;
+
+enum class Purpose : uint32_t { join, data, notes };
+
+// What a caller says first. Magic and version stay where they are in all versions.
+struct Hello {
+  uint64_t magic = kMagic;
+  uint32_t version = kVersion;
+  Purpose purpose = Purpose::join;
+  int32_t rank = 0, size = 0;
+  uint64_t session = 0;        // of data and notes: what rank 0 said to all ranks of this run
+  int32_t port = 0;            // of join: where this rank listens
+  std::array<char, 68> job{};  // zero-terminated
+};
+constexpr size_t kHelloBegin = sizeof(uint64_t) + sizeof(uint32_t);
+
+// What rank 0 and another rank say to each other after that; `length` bytes follow.
+struct Reply {
+  enum class Kind : uint32_t { table, refusal, ready, go };
+  uint64_t magic = kMagic;
+  uint32_t version = kVersion;
+  Kind kind = Kind::table;
+  uint64_t session = 0, length = 0;
+};
+
+std::string listed(const std::vector<int>& ranks) {
+  return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "));
+}
+
+Hello hello_of(const TcpPlace& place) {
+  Hello hello;
+  hello.rank = place.rank;
+  hello.size = place.size;
+  place.job.copy(hello.job.data(), hello.job.size() - 1);
+  return hello;
+}
+
+bool is_this_host_only(const std::string& address) {
+  return address == "localhost" || address == "::1" || address.starts_with("127.");
+}
+
+// False when the other side has gone.
+bool reply(const Socket& socket, Reply::Kind kind, std::span<const std::byte> content, uint64_t session,
+           Time until) {
+  Reply head;
+  head.kind = kind;
+  head.session = session;
+  head.length = content.size();
+  return send_all(socket, bytes_of(head), until) == Moved::all &&
+         send_all(socket, content, until) == Moved::all;
+}
+
+void refuse(const Socket& socket, std::string_view why) {
+  reply(socket, Reply::Kind::refusal, std::as_bytes(std::span(why)), 0, seconds_from_now(1));
+}
+
+// Writes once, when the time for silence is over, what is waited for.
+class Patience {
+ public:
+  void say(const auto& sentence) {
+    if (said_ || Clock::now() < until_) return;
+    said_ = true;
+    write_warning(sentence());
+  }
+  Time until() const { return said_ ? Time::max() : until_; }
+
+ private:
+  Time until_ = seconds_from_now(kSilentTime_s);
+  bool said_ = false;
+};
+
+struct Caller {
+  Socket socket;
+  Hello hello;
+  size_t heard = 0;  // bytes of it
+  Time until = seconds_from_now(kHelloTime_s);
+  bool is_known() const { return heard == sizeof hello; }
+};
+
+// A listener, and those who have called it but not yet said who they are. Nobody is waited for alone.
+class Door {
+ public:
+  Door(int port, const std::string& address)
+      : listener_(listen_at(port)), this_host_only_(is_this_host_only(address)) {}
+  int port() const { return Address::here(listener_).port(); }
+
+  // Those who have said who they are; none at `until`, or as soon as something comes at one of `watched`.
+  std::vector<Caller> wait(Time until, const std::vector<Socket>& watched) {
+    std::vector<pollfd> wanted{{listener_.descriptor(), POLLIN, 0}};
+    for (const Caller& caller : callers_) {
+      wanted.push_back({caller.socket.descriptor(), POLLIN, 0});
+      until = std::min(until, caller.until);
+    }
+    for (const Socket& socket : watched)
+      if (socket) wanted.push_back({socket.descriptor(), POLLIN, 0});
+    ::poll(wanted.data(), wanted.size(), milliseconds_until(until));
+    for (Socket socket = accept_from(listener_); socket; socket = accept_from(listener_))
+      if (!this_host_only_ || Address::there(socket).is_loopback())
+        callers_.push_back({std::move(socket), {}, 0});
+    std::vector<Caller> known;
+    std::vector<Caller> unknown;
+    for (Caller& caller : callers_)
+      if (listen_to(caller)) (caller.is_known() ? known : unknown).push_back(std::move(caller));
+    callers_ = std::move(unknown);
+    return known;
+  }
+
+ private:
+  // False when the caller has gone, is none of ours, or takes too long.
+  static bool listen_to(Caller& caller) {
+    const auto rest = writable_bytes_of(caller.hello).subspan(caller.heard);
+    const ssize_t got = ::recv(caller.socket.descriptor(), rest.data(), rest.size(), 0);
+    if (got == 0 || (got < 0 && !is_for_later(errno))) return false;
+    if (got > 0) caller.heard += static_cast<size_t>(got);
+    if (caller.heard < kHelloBegin) return Clock::now() < caller.until;
+    if (caller.hello.magic != kMagic) return false;
+    if (caller.hello.version != kVersion) {
+      refuse(caller.socket,
+             fmt::format("rank 0 speaks version {} of the protocol between ranks and this rank "
+                         "version {}: start the same build of keen everywhere",
+                         kVersion, caller.hello.version));
+      return false;
+    }
+    caller.hello.job.back() = '\0';
+    return caller.is_known() || Clock::now() < caller.until;
+  }
+
+  Socket listener_;
+  bool this_host_only_;
+  std::vector<Caller> callers_;
+};
+
+// One rank while the ranks connect; `controls_` are the connections between rank 0 and the others that this
+// is done over, and closed with it.
+class Start {
+ public:
+  Start(const TcpPlace& place, double timeout_s)
+      : place_(place),
+        timeout_s_(timeout_s),
+        door_(place.rank == 0 ? place.port : 0, place.address),
+        controls_(static_cast<size_t>(place.size)),
+        where_(static_cast<size_t>(place.size)) {
+    mesh_.data.resize(controls_.size());
+    mesh_.notes.resize(controls_.size());
+  }
+
+  TcpMesh as_rank_0();
+  TcpMesh as_other();
+
+ private:
+  // Of rank 0.
+  void gather();
+  void admit(Caller caller);
+  void tell_where();
+  void hear_ready(std::vector<bool>& ready);
+
+  // Of the others.
+  void join();
+  bool join_at(Address address, std::string& why_not);
+  void take_table(const Reply& head, Time until);
+  Reply::Kind hear_rank_0(Time until);
+  void call(int rank);
+
+  std::vector<int> missing(const std::vector<Socket>& sockets, int from) const;
+  void answer_the_door(Time until);
+  bool is_connected() const;
+
+  const TcpPlace& place_;
+  const double timeout_s_;
+  Door door_;
+  std::vector<Socket> controls_;
+  std::vector<Address> where_;
+  std::vector<std::string> refused_;  // those of other jobs, for the message when somebody is missing
+  uint64_t session_ = 0;
+  TcpMesh mesh_;
+};
+
+std::vector<int> Start::missing(const std::vector<Socket>& sockets, int from) const {
+  std::vector<int> ranks;
+  for (int rank = from; rank < place_.size; ++rank)
+    if (!sockets[static_cast<size_t>(rank)]) ranks.push_back(rank);
+  return ranks;
+}
+
+bool Start::is_connected() const {
+  return missing(mesh_.data, place_.rank + 1).empty() && missing(mesh_.notes, place_.rank + 1).empty();
+}
+
+// Waits for one caller or more, and takes the connections of ranks above this one.
+void Start::answer_the_door(Time until) {
+  for (Caller& caller : door_.wait(until, controls_)) {
+    const Hello& hello = caller.hello;
+    if (hello.purpose == Purpose::join) {
+      refuse(caller.socket, place_.rank == 0
+                                ? fmt::format("a second rank {} has come: all {} ranks of this run "
+                                              "are there already",
+                                              hello.rank, place_.size)
+                                : "this is not rank 0");
+      continue;
+    }
+    if (hello.session != session_ || hello.rank <= place_.rank || hello.rank >= place_.size) continue;
+    auto& sockets = hello.purpose == Purpose::data ? mesh_.data : mesh_.notes;
+    sockets[static_cast<size_t>(hello.rank)] = std::move(caller.socket);
+  }
+}
+
+TcpMesh Start::as_rank_0() {
+  try {
+    gather();
+    tell_where();
+    const Time until = seconds_from_now(timeout_s_);
+    std::vector<bool> ready(controls_.size(), false);
+    ready[0] = true;
+    for (;;) {
+      hear_ready(ready);
+      const auto late = std::find(ready.begin(), ready.end(), false);
+      if (late == ready.end() && is_connected()) break;
+      if (Clock::now() >= until)
+        fail(
+            Exit::communication,
+            "rank {} has come, but is not connected with all others after {:g} s; can every host reach every "
+            "other one at any port?",
+            late - ready.begin(), timeout_s_);
+      answer_the_door(until);
+    }
+    for (size_t rank = 1; rank < controls_.size(); ++rank)
+      if (!reply(controls_[rank], Reply::Kind::go, {}, session_, until))
+        fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
+  } catch (const Error& error) {
+    for (const Socket& control : controls_)
+      if (control) refuse(control, error.what());
+    throw;
+  }
+  return std::move(mesh_);
+}
+
+void Start::gather() {
+  const Time until = seconds_from_now(timeout_s_);
+  Patience patience;
+  for (;;) {
+    // Who goes before all have come may come again.
+    for (Socket& control : controls_)
+      if (control && is_closed(control)) control.close();
+    const std::vector<int> absent = missing(controls_, 1);
+    if (absent.empty()) return;
+    if (Clock::now() >= until)
+      fail(Exit::communication, "{} of {} did not come to port {} of rank 0 within {:g} s{}{}",
+           listed(absent), place_.size, place_.port, timeout_s_,
+           refused_.empty() ? "" : "; refused: ", fmt::join(refused_, ", "));
+    patience.say([&] {
+      return fmt::format("rank 0 waits for {} of {} at port {}", listed(absent), place_.size, place_.port);
+    });
+    for (Caller& caller : door_.wait(std::min(until, patience.until()), controls_)) admit(std::move(caller));
+  }
+}
+
+// A caller of another job is refused. One of this job that does not fit is an error of the launch, which no
+// waiting heals: everybody is told.
+void Start::admit(Caller caller) {
+  const Hello& hello = caller.hello;
+  if (hello.purpose != Purpose::join) return;
+  const std::string_view job = hello.job.data();
+  const Address from = Address::there(caller.socket);
+  const Hello mine = hello_of(place_);
+  // A job that one of them does not know may be the same one, as in a shell on another host.
+  if (!job.empty() && mine.job[0] != '\0' && job != mine.job.data()) {
+    refuse(caller.socket,
+           fmt::format("port {} of rank 0 belongs to job {}, and this rank to job {}; give each "
+                       "its own MASTER_PORT",
+                       place_.port, mine.job.data(), without_controls(job)));
+    refused_.push_back(
+        fmt::format("rank {} of job {} from {}", hello.rank, without_controls(job), from.host()));
+    return;
+  }
+  const auto misfit = [&](const std::string& why) {
+    refuse(caller.socket, why);
+    fail(Exit::communication, "{}", why);
+  };
+  if (hello.size != place_.size)
+    misfit(
+        fmt::format("rank {} from {} was started as one of {} ranks, and rank 0 as one of {}; is "
+                    "WORLD_SIZE the same everywhere, and MASTER_PORT={} that of this run alone?",
+                    hello.rank, from.host(), hello.size, place_.size, place_.port));
+  if (hello.rank < 1 || hello.rank >= place_.size)
+    misfit(
+        fmt::format("a rank {} of {} has come from {}; RANK must be another number from 0 on for each rank",
+                    hello.rank, hello.size, from.host()));
+  auto& control = controls_[static_cast<size_t>(hello.rank)];
+  auto& where = where_[static_cast<size_t>(hello.rank)];
+  if (control)
+    misfit(fmt::format("rank {} has come twice, from {} and from {}; RANK must be another one for each rank",
+                       hello.rank, where.host(), from.host()));
+  where = from;
+  where.set_port(hello.port);
+  control = std::move(caller.socket);
+}
+
+void Start::tell_where() {
+  std::random_device random;
+  session_ = uint64_t{random()} << 32 | random();
+  std::vector<Address::Wire> table(where_.size());
+  std::transform(where_.begin() + 1, where_.end(), table.begin() + 1,
+                 [](const Address& address) { return address.wire(); });
+  const Time until = seconds_from_now(timeout_s_);
+  for (size_t rank = 1; rank < controls_.size(); ++rank)
+    if (!reply(controls_[rank], Reply::Kind::table, std::as_bytes(std::span(table)), session_, until))
+      fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
+}
+
+void Start::hear_ready(std::vector<bool>& ready) {
+  for (size_t rank = 1; rank < controls_.size(); ++rank) {
+    const Socket& control = controls_[rank];
+    if (is_closed(control)) fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
+    std::byte first;
+    if (ready[rank] || ::recv(control.descriptor(), &first, 1, MSG_PEEK) != 1) continue;
+    Reply head;
+    ready[rank] = receive_all(control, writable_bytes_of(head), seconds_from_now(timeout_s_)) == Moved::all &&
+                  head.magic == kMagic && head.kind == Reply::Kind::ready;
+    if (!ready[rank]) fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
+  }
+}
+
+TcpMesh Start::as_other() {
+  join();
+  for (int rank = 0; rank < place_.rank; ++rank) call(rank);
+  const Time until = seconds_from_now(timeout_s_);
+  const auto has_word_of_rank_0 = [&] {
+    std::byte first;
+    return ::recv(controls_[0].descriptor(), &first, 1, MSG_PEEK) == 1 || is_closed(controls_[0]);
+  };
+  while (!is_connected()) {
+    if (has_word_of_rank_0()) hear_rank_0(until);  // says why not, or that it has gone
+    if (Clock::now() >= until)
+      fail(Exit::communication, "{} did not connect to rank {} within {:g} s",
+           listed(missing(mesh_.notes, place_.rank + 1)), place_.rank, timeout_s_);
+    answer_the_door(until);
+  }
+  reply(controls_[0], Reply::Kind::ready, {}, session_, until);
+  // Rank 0 gives up before this one does, and says why.
+  if (hear_rank_0(seconds_from_now(timeout_s_ + kAttemptTime_s)) != Reply::Kind::go)
+    fail(Exit::communication, "rank 0 said something else than that all ranks are connected");
+  return std::move(mesh_);
+}
+
+void Start::join() {
+  const Time until = seconds_from_now(timeout_s_);
+  auto pause = std::chrono::milliseconds(20);
+  Patience patience;
+  for (;;) {
+    std::string why_not;
+    for (Address& address : resolve(place_.address, place_.port, why_not))
+      if (join_at(address, why_not)) return;
+    if (Clock::now() >= until)
+      fail(Exit::communication, "rank {} could not reach rank 0 at {} port {} within {:g} s: {}", place_.rank,
+           place_.address, place_.port, timeout_s_, why_not);
+    patience.say([&] {
+      return fmt::format("rank {} waits for rank 0 at {} port {}: {}", place_.rank, place_.address,
+                         place_.port, why_not);
+    });
+    std::this_thread::sleep_for(std::min<Clock::duration>(pause, std::max(until - Clock::now(), {})));
+    pause = std::min(pause * 3 / 2, std::chrono::milliseconds(1000));
+  }
+}
+
+// False when nobody is there, or has gone before all ranks had come: it may be there later.
+bool Start::join_at(Address address, std::string& why_not) {
+  Socket socket = connect_to(address, seconds_from_now(std::min(kAttemptTime_s, timeout_s_)), why_not);
+  if (!socket) return false;
+  Hello hello = hello_of(place_);
+  hello.port = door_.port();
+  // Rank 0 gives up before this one does, and says why.
+  const Time until = seconds_from_now(timeout_s_ + kAttemptTime_s);
+  Reply head;
+  const Moved sent = send_all(socket, bytes_of(hello), until);
+  const Moved moved = sent == Moved::all ? receive_all(socket, writable_bytes_of(head), until) : sent;
+  if (moved == Moved::closed) return why_not = "it closed the connection", false;
+  if (moved == Moved::too_late) return why_not = "it took the connection and says nothing", false;
+  if (head.magic != kMagic || head.length > kLongestReply)
+    fail(Exit::communication,
+         "what answers rank {} at {} is no rank 0 of keen; MASTER_PORT must be one that nobody else uses",
+         place_.rank, address.str());
+  where_[0] = address;
+  controls_[0] = std::move(socket);
+  take_table(head, until);
+  return true;
+}
+
+// Who lies on rank 0's own host was seen there by an address that other hosts cannot use: it is where rank 0
+// is.
+void Start::take_table(const Reply& head, Time until) {
+  std::string content(head.length, '\0');
+  if (receive_all(controls_[0], std::as_writable_bytes(std::span(content)), until) != Moved::all)
+    fail(Exit::communication, "rank 0 has gone while the ranks connected");
+  if (head.kind == Reply::Kind::refusal) fail(Exit::communication, "{}", content);
+  std::vector<Address::Wire> table(where_.size());
+  if (head.kind != Reply::Kind::table || head.version != kVersion ||
+      content.size() != table.size() * sizeof(Address::Wire))
+    fail(Exit::communication, "rank 0 speaks another protocol: start the same build of keen everywhere");
+  std::memcpy(table.data(), content.data(), content.size());
+  for (size_t rank = 1; rank < where_.size(); ++rank) {
+    Address address(table[rank]);
+    if (address.is_loopback() && !where_[0].is_loopback()) {
+      address = where_[0];
+      address.set_port(table[rank].port);
+    }
+    address.take_scope_of(where_[0]);
+    where_[rank] = address;
+  }
+  session_ = head.session;
+}
+
+// Anything but a refusal, which is raised.
+Reply::Kind Start::hear_rank_0(Time until) {
+  Reply head;
+  const Moved moved = receive_all(controls_[0], writable_bytes_of(head), until);
+  if (moved == Moved::too_late)
+    fail(Exit::communication, "rank 0 did not say within {:g} s that all ranks are connected", timeout_s_);
+  std::string content(moved == Moved::all ? std::min(head.length, kLongestReply) : 0, '\0');
+  if (moved == Moved::closed ||
+      receive_all(controls_[0], std::as_writable_bytes(std::span(content)), until) != Moved::all)
+    fail(Exit::communication, "rank 0 has gone while the ranks connected");
+  if (head.kind == Reply::Kind::refusal) fail(Exit::communication, "{}", content);
+  return head.kind;
+}
+
+// Both connections to a rank below this one.
+void Start::call(int rank) {
+  const auto index = static_cast<size_t>(rank);
+  for (const Purpose purpose : {Purpose::data, Purpose::notes}) {
+    const Time until = seconds_from_now(timeout_s_);
+    std::string why_not;
+    Socket socket = connect_to(where_[index], until, why_not);
+    Hello hello = hello_of(place_);
+    hello.purpose = purpose;
+    hello.session = session_;
+    if (socket && send_all(socket, bytes_of(hello), until) != Moved::all) {
+      why_not = "it closed the connection";
+      socket.close();
+    }
+    if (!socket)
+      fail(Exit::communication,
+           "rank {} cannot reach rank {} at {}: {}; every host must reach every other one at any port",
+           place_.rank, rank, where_[index].str(), why_not);
+    (purpose == Purpose::data ? mesh_.data : mesh_.notes)[index] = std::move(socket);
+  }
+}
+
+}  // namespace
+
+TcpMesh connect_tcp_mesh(const TcpPlace& place, double timeout_s) {
+  Start start(place, timeout_s);
+  return place.rank == 0 ? start.as_rank_0() : start.as_other();
+}
+
+}  // namespace keen
