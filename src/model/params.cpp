@@ -21,7 +21,8 @@ Tensor part_of(const Tensor& flat, const Param& param) {
 
 }  // namespace
 
-Param& Params::add(std::string name, Shape shape, Init init, bool learned, int64_t bucket) {
+Param& Params::add(std::string name, Shape shape, Init init, bool learned, int64_t bucket,
+                   int64_t spare_rows) {
   check(find(name) == nullptr, "Params::add: a name that is not taken");
   check(!master_, "Params::add: before bind");
   check(shape.rank > 0 && shape.count() > 0, "Params::add: a shape with elements");
@@ -33,7 +34,9 @@ Param& Params::add(std::string name, Shape shape, Init init, bool learned, int64
   param.bucket = bucket;
   param.offset = flat_count_;
   count_ += param.count();
-  flat_count_ += (param.count() + kAlignment - 1) / kAlignment * kAlignment;
+  param.spare_rows = spare_rows;
+  const int64_t taken = param.count() + spare_rows * (param.count() / shape[0]);
+  flat_count_ += (taken + kAlignment - 1) / kAlignment * kAlignment;
   return param;
 }
 

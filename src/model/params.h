@@ -28,6 +28,7 @@ struct Param {
   int64_t bucket;  // gradients of one bucket are reduced together: 0 the embeddings, 1 + l block l, L + 1 the
                    // head
   int64_t offset;  // of its first element in the flat arrays, in elements
+  int64_t spare_rows = 0;  // rows of zeros that lie behind it in the flat arrays and belong to nobody
 
   // Views, valid after Params::bind.
   Tensor master;  // wide: the truth, what checkpoints hold
@@ -37,6 +38,12 @@ struct Param {
   bool decays() const { return shape.rank >= 2; }
   int64_t count() const { return shape.count(); }
 };
+
+// A matrix `view` of a parameter with the spare rows behind it.
+inline Tensor with_spare_rows(const Param& param, Tensor view) {
+  view.shape = {view.shape[0] + param.spare_rows, view.shape[1]};
+  return view;
+}
 
 // Views of a parameter that a model may lack (a bias, a row scale): absent tensors then.
 inline ConstTensor value_of(const Param* param) {
@@ -48,7 +55,7 @@ inline Tensor grad_of(const Param* param) { return param == nullptr ? Tensor() :
 class Params {
  public:
   // References stay valid. Names must differ. Before bind.
-  Param& add(std::string name, Shape shape, Init init, bool learned, int64_t bucket);
+  Param& add(std::string name, Shape shape, Init init, bool learned, int64_t bucket, int64_t spare_rows = 0);
 
   std::deque<Param>& all() { return list_; }
   const std::deque<Param>& all() const { return list_; }

@@ -61,6 +61,20 @@ TEST(Params, FlatArraysHoldEveryParameterAligned) {
   }
 }
 
+TEST(Params, SpareRowsLieBehindAMatrixAndStayZero) {
+  Model model;
+  const Param& head = model.params.add("head.weight", {100, 8}, normal(0.02), true, 1, 28);
+  const Param& norm = model.params.add("norm.weight", {8}, constant(1), true, 1);
+  model.bind(DType::f32, true);
+  EXPECT_EQ(model.params.count(), 808);
+  EXPECT_EQ(head.count(), 800);
+  EXPECT_EQ(norm.offset, 1024);
+  model.params.initialize(1);
+  const Tensor padded = with_spare_rows(head, head.value);
+  EXPECT_EQ(padded.shape, (Shape{128, 8}));
+  for (int64_t i = 0; i < padded.count(); ++i) EXPECT_EQ(padded.as<float>()[i] != 0, i < 800) << i;
+}
+
 TEST(Params, WithoutTrainingThereAreWeightsAlone) {
   Model model;
   add_block(model.params, true);
