@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
 # The one command for a machine with an NVIDIA GPU: builds keen for it, runs every CUDA test and a training step under
 # compute-sanitizer, trains on the card and on the CPU and compares, and measures, side by side with PyTorch where Python
-# has it. Writes one Markdown report and prints it. A stage that fails or outlasts its time does not stop the others;
-# the exit code is 1 if any did.
+# has it. Writes one Markdown report, anew after every stage, and prints it at the end; its last table has a line for
+# each stage. A stage that fails or outlasts its time does not stop the others; the exit code is 1 if any did.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 self=scripts/gpu_check.sh
 
 usage() {
   cat <<'TEXT'
-usage: scripts/gpu_check.sh [--quick] [--deps DIR] [--build DIR] [--only STAGES] REPORT.md
+usage: scripts/gpu_check.sh [--quick] [--within SECONDS] [--deps DIR] [--build DIR] [--only STAGES] REPORT.md
        scripts/gpu_check.sh --bundle DIR
   REPORT.md      where the report goes; it is printed as well
   --quick        fewer tests and shorter measurements
+  --within N     ends after N seconds: stages are cut short, and those that are left get no turn
   --deps DIR     the libraries come from the Debian packages in DIR, which --bundle has put there
   --build DIR    builds and works in DIR (build-gpu)
-  --only STAGES  only these stages, separated by commas: build tests sanitizer loss resume repeat steps kernels pytorch
+  --only STAGES  only these stages, separated by commas: build tests sanitizer loss resume repeat steps kernels pytorch;
+                 what others found before stays in the report. Where nothing is built yet, it is built first
   --emulate      the CUDA emulator in the place of a GPU: tries this script, measures nothing
   --bundle DIR   downloads the Debian packages that keen is built from into DIR (about 10 MB), for a machine without a
                  package registry, and checks nothing
@@ -24,12 +26,12 @@ CUDNN_PATH names a folder with cuDNN's include/ and lib/ (found by itself in Pyt
 TEXT
 }
 
-quick=false emulate=false deps="" build=build-gpu only="" report="" bundle="" stage=""
+quick=false emulate=false deps="" build=build-gpu only="" report="" bundle="" stage="" within=""
 while (($# > 0)); do
   case $1 in
     --quick) quick=true ;;
     --emulate) emulate=true ;;
-    --deps | --build | --only | --bundle | --stage)
+    --deps | --build | --only | --bundle | --stage | --within)
       (($# >= 2)) || { echo "gpu_check: $1 takes an argument" >&2; exit 2; }
       declare "${1#--}=$2"
       shift
@@ -57,6 +59,7 @@ if [[ -n $bundle ]]; then
   exit 0
 fi
 [[ -n $report ]] || { usage >&2; exit 2; }
+[[ -z $within || $within =~ ^[0-9]+$ ]] || { echo "gpu_check: --within takes seconds, not \"$within\"" >&2; exit 2; }
 
 mkdir -p "$build"
 build=$(cd "$build" && pwd)
@@ -108,8 +111,12 @@ stage_build() {
     options+=("-DCMAKE_PREFIX_PATH=$prefix/usr" "-DCMAKE_LIBRARY_ARCHITECTURE=x86_64-linux-gnu")
   fi
   cmake "${options[@]}"
-  cmake --build "$build" -j "$(nproc)"
+  # What fails to compile is no reason to leave out the rest.
+  local all=(-k 0) failed=0
+  command -v ninja >/dev/null || all=(-k)
+  cmake --build "$build" -j "$(nproc)" -- "${all[@]}" || failed=1
   note "$(grep -m1 -o 'CUDA [0-9.]* for .*' "$work/build.log" || echo "emulated")"
+  return $failed
 }
 
 stage_tests() {
@@ -120,8 +127,8 @@ stage_tests() {
   ctest --test-dir "$build" -j "$($emulate && nproc || echo 4)" --output-on-failure --no-tests=error --timeout 300 \
     "${choice[@]}" | tee "$out" || failed=1
   local skipped
-  skipped=$(grep -c 'Skipped' "$out" || true)
-  note "$(grep -E 'tests passed' "$out" | head -1); skipped lines: $skipped"
+  skipped=$(grep -c '[*]Skipped' "$out" || true)
+  note "$(grep -E 'tests passed' "$out" | head -1); $skipped skipped"
   return $failed
 }
 
@@ -174,7 +181,12 @@ stage_sanitizer() {
   for tool in "${tools[@]}"; do
     fresh "sanitizer"
     # A kernel that goes wrong ends the program with its own code, and the tool with 1.
-    keen="compute-sanitizer --tool $tool --error-exitcode 1 --print-limit 20 $keen" train_with_words sanitizer 2
+    if ! keen="compute-sanitizer --tool $tool --error-exitcode 1 --print-limit 20 $keen" train_with_words sanitizer 2
+    then
+      # Under some virtual machines the tool starts on no device at all.
+      ! grep -q 'Device not supported' "$work/sanitizer.log" || skip "compute-sanitizer refuses this machine's GPU"
+      return 1
+    fi
     note "$tool clean;"
   done
 }
@@ -233,11 +245,19 @@ stage_repeat() {
 stage_steps() {
   $emulate && skip "not with the emulator"
   [[ -x $build/tests/bench/keen_train_step_bench ]] || skip "Google Benchmark is missing"
-  local filter='^cuda/'
+  local filter='^cuda/' name names failed=0 program=$build/tests/bench/keen_train_step_bench
   $quick && filter='^cuda/124m_b32'
-  "$build/tests/bench/keen_train_step_bench" "--benchmark_filter=$filter" --benchmark_format=json \
-    >"$work/steps.json" || return 1
-  "$python" scripts/gpu_report.py steps "$work/steps.json" | table
+  rm -rf "$work/steps"
+  mkdir "$work/steps"
+  # Each by itself: what was measured before the time is up is not lost, and none disturbs the others.
+  mapfile -t names < <("$program" --benchmark_list_tests "--benchmark_filter=$filter")
+  ((${#names[@]} > 0)) || { note "no benchmark of this name: is there a GPU?"; return 1; }
+  for name in "${names[@]}"; do
+    "$program" "--benchmark_filter=^$name\$" --benchmark_format=json >"$work/steps/${name//\//_}.json" || failed=1
+    "$python" scripts/gpu_report.py steps "$work/steps" >"$work/$stage.md"
+  done
+  note "${#names[@]} shapes"
+  return $failed
 }
 
 stage_kernels() {
@@ -259,6 +279,7 @@ stage_pytorch() {
   measure_pytorch() {
     "$python" scripts/bench_pytorch.py --device cuda --precision bf16 --mode compile --warmup 5 --steps 20 --json "$@" \
       >>"$out" || failed=1
+    "$python" scripts/gpu_report.py pytorch "$work/steps" "$out" >"$work/$stage.md" || failed=1
   }
   measure_pytorch --model gpt2-124m --attention softmax --sequences 32 --vocab-size 50304
   if ! $quick; then
@@ -267,7 +288,6 @@ stage_pytorch() {
     measure_pytorch --model gpt2-1558m --attention softmax --sequences 8 --vocab-size 50304
     measure_pytorch --model gpt2-1558m --attention softmax --sequences 16 --vocab-size 50304
   fi
-  "$python" scripts/gpu_report.py pytorch "$work/steps.json" "$out" | table
   return $failed
 }
 
@@ -279,63 +299,83 @@ fi
 # Name, and seconds that it may take: a full run, a quick one.
 stages=("build 1200 1200" "tests 900 420" "sanitizer 600 240" "loss 300 300" "resume 200 200" "repeat 300 300"
   "steps 900 240" "kernels 400 150" "pytorch 900 300")
-rm -rf "$work"
+[[ -n $only ]] || rm -rf "$work"
 mkdir -p "$work"
+[[ -z $only || -x $keen || ,$only, == *,build,* ]] || only=build,$only
 options=()
 $quick && options+=(--quick)
 $emulate && options+=(--emulate)
-failures=0 running=""
-trap '[[ -z $running ]] || kill "$running" 2>/dev/null; exit 75' INT TERM
-for entry in "${stages[@]}"; do
-  read -r name full_s quick_s <<<"$entry"
-  [[ -z $only || ,$only, == *,$name,* ]] || continue
-  limit_s=$($quick && echo "$quick_s" || echo "$full_s")
-  printf '== %s (at most %d s)\n' "$name" "$limit_s"
-  started=$SECONDS
-  status=0
-  timeout --kill-after=20 "$limit_s" bash "$self" ${options[@]+"${options[@]}"} --deps "$deps" --build "$build" \
-    --stage "$name" "$report" >"$work/$name.log" 2>&1 </dev/null &
-  running=$! # a process group of its own, which a Ctrl-C at this script does not reach
-  wait "$running" || status=$?
-  running=""
-  case $status in
-    0) result=passed ;;
-    77) result=skipped ;;
-    124 | 137) result="**out of time**" ;;
-    *) result="**failed**" ;;
-  esac
-  [[ $result == passed || $result == skipped ]] || { failures=$((failures + 1)); tail -n 25 "$work/$name.log"; }
-  words=$(cat "$work/$name.note" 2>/dev/null | tr '\n' ' ')
-  echo "| $name | $result | $((SECONDS - started)) s | $words |" | tee -a "$work/checks"
-  # Without a program there is nothing to check.
-  if [[ $name == build && $result != passed ]]; then break; fi
-done
 
-{
+# Everything known so far: measurements first, and at the end one line a stage.
+write_report() {
+  local name entry
   if $emulate; then
     echo "# keen on the CUDA emulator: no GPU, no measurement"
   else
     echo "# keen on $(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 || true)"
   fi
   echo
+  local driver
   driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -1 || true)
   echo "Driver ${driver:-none}, $(nvcc --version 2>/dev/null | grep -o 'release [0-9.]*' || echo 'no nvcc')," \
     "keen $(git describe --always --dirty 2>/dev/null || echo unknown), $(LC_ALL=C date -u '+%-d %B %Y')$($quick && echo ', quick')."
-  echo
-  echo "| check | result | time | |"
-  echo "| --- | --- | --- | --- |"
-  cat "$work/checks"
   for entry in "${stages[@]}"; do
     name=${entry%% *}
     [[ ! -s $work/$name.md ]] || { echo; cat "$work/$name.md"; }
   done
-} >"$work/report.md"
-cp "$work/report.md" "$report"
-echo
-cat "$report"
+  echo
+  echo "| check | result | time | |"
+  echo "| --- | --- | --- | --- |"
+  for entry in "${stages[@]}"; do cat "$work/${entry%% *}.row" 2>/dev/null || true; done
+}
+
+failures=0 running=""
+trap '[[ -z $running ]] || kill "$running" 2>/dev/null; exit 75' INT TERM
+for entry in "${stages[@]}"; do
+  read -r name full_s quick_s <<<"$entry"
+  [[ -z $only || ,$only, == *,$name,* ]] || continue
+  rm -f "$work/$name".{log,note,md,row}
+  limit_s=$($quick && echo "$quick_s" || echo "$full_s")
+  left_s=$((${within:-1000000} - SECONDS))
+  if ((limit_s > left_s)); then limit_s=$left_s; fi
+  started=$SECONDS
+  status=0
+  if ((limit_s < 1)); then
+    status=late
+  else
+    printf '== %s (at most %d s)\n' "$name" "$limit_s"
+    timeout --kill-after=20 "$limit_s" bash "$self" ${options[@]+"${options[@]}"} --deps "$deps" --build "$build" \
+      --stage "$name" "$report" >"$work/$name.log" 2>&1 </dev/null &
+    running=$! # a process group of its own, which a Ctrl-C at this script does not reach
+    wait "$running" || status=$?
+    running=""
+  fi
+  case $status in
+    0) result=passed ;;
+    late) result="not reached" ;;
+    77) result=skipped ;;
+    124 | 137) result="**out of time**" ;;
+    *) result="**failed**" ;;
+  esac
+  case $status in
+    0 | late | 77) ;;
+    *) failures=$((failures + 1)); tail -n 25 "$work/$name.log" ;;
+  esac
+  words=""
+  [[ ! -s $work/$name.note ]] || words=$(tr '\n' ' ' <"$work/$name.note")
+  echo "| $name | $result | $((SECONDS - started)) s | $words |" | tee "$work/$name.row"
+  write_report >"$work/report.md"
+  cp "$work/report.md" "$report"
+  # Without a program there is nothing to check.
+  if [[ $name == build && ! -x $keen ]]; then break; fi
+done
+
 echo
 if ((failures > 0)); then
-  echo "gpu_check: $failures of the checks failed; their output is in $work/*.log" >&2
-  exit 1
+  echo "gpu_check: $failures of the checks failed; their output is in $work/*.log"
+else
+  echo "gpu_check: nothing failed"
 fi
-echo "gpu_check: everything passed"
+echo
+cat "$report"
+((failures == 0))

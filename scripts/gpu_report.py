@@ -2,9 +2,9 @@
 """What scripts/gpu_check.sh compares and tabulates; prints one line or a Markdown table.
 
     gpu_report.py losses RUN RUN --below X    the largest difference of two runs' training losses; fails above X
-    gpu_report.py steps BENCH.json            rates of keen_train_step_bench
+    gpu_report.py steps BENCH                 rates of keen_train_step_bench: its JSON, or a folder of such files
     gpu_report.py kernels BENCH.json          rates of keen_cuda_bench beside what the device can do
-    gpu_report.py pytorch BENCH.json TORCH    the same steps of keen and of bench_pytorch.py --json, side by side
+    gpu_report.py pytorch BENCH TORCH         the same steps of keen and of bench_pytorch.py --json, side by side
     gpu_report.py --self-test
 """
 
@@ -46,18 +46,26 @@ def compare_losses(arguments):
 
 
 def benchmarks(path):
-    """Benchmarks that ran, and what became of the others."""
-    text = pathlib.Path(path).read_text() if pathlib.Path(path).is_file() else ""
-    if not text.strip():
-        return {}, []
-    document = json.loads(text)
-    found, errors, device = {}, [], document.get("context", {}).get("device", "")
-    for entry in document["benchmarks"]:
-        name = re.sub(r"/(iterations|min_time|real_time|manual_time|process_time|repeats)[:0-9.]*", "", entry["name"])
-        if entry.get("error_occurred"):
-            errors.append(f"{name}: {entry.get('error_message', 'failed')}")
-        elif entry.get("run_type", "iteration") == "iteration":
-            found[name] = entry | {"device": device}
+    """Benchmarks that ran, and what became of the others; of a file, or of all files of a folder."""
+    path = pathlib.Path(path)
+    files = sorted(path.glob("*.json"), key=lambda file: file.stat().st_mtime_ns) if path.is_dir() else [path]
+    found, errors = {}, []
+    for file in files:
+        text = file.read_text() if file.is_file() else ""
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError:  # one that was stopped
+            if text.strip():
+                errors.append(f"{file.stem}: did not end")
+            continue
+        device = document.get("context", {}).get("device", "")
+        for entry in document["benchmarks"]:
+            name = re.sub(r"/(iterations|min_time|real_time|manual_time|process_time|repeats)[:0-9.]*", "",
+                          entry["name"])
+            if entry.get("error_occurred"):
+                errors.append(f"{name}: {entry.get('error_message', 'failed')}")
+            elif entry.get("run_type", "iteration") == "iteration":
+                found[name] = entry | {"device": device}
     return found, errors
 
 
@@ -154,6 +162,8 @@ def self_test():
                                      "tokens_per_s": 327680.0, "peak_memory_bytes": 2e10, "torch": "2"}) + "\n")
         steps_table(argparse.Namespace(files=[bench]))
         pytorch_table(argparse.Namespace(files=[bench, torch]))
+        pathlib.Path(folder, "torn.json").write_text("{")
+        assert benchmarks(folder)[1][-1] == "torn: did not end"
         found, errors = benchmarks(bench)
         assert list(found) == ["cuda/124m_b32_t1024/bf16/softmax/auto"] and len(errors) == 1, (found, errors)
     print("self-test: passed")

@@ -101,8 +101,7 @@ struct Caller {
 // A listener, and those who have called it but not yet said who they are. Nobody is waited for alone.
 class Door {
  public:
-  Door(int port, const std::string& address)
-      : listener_(listen_at(port)), this_host_only_(is_this_host_only(address)) {}
+  Door(int port, bool this_host_only) : listener_(listen_at(port)), this_host_only_(this_host_only) {}
   int port() const { return Address::here(listener_).port(); }
 
   // Those who have said who they are; none at `until`, or as soon as something comes at one of `watched`.
@@ -158,7 +157,7 @@ class Start {
   Start(const TcpPlace& place, double timeout_s)
       : place_(place),
         timeout_s_(timeout_s),
-        door_(place.rank == 0 ? place.port : 0, place.address),
+        door_(place.rank == 0 ? place.port : 0, place.rank == 0 && is_this_host_only(place.address)),
         controls_(static_cast<size_t>(place.size)),
         where_(static_cast<size_t>(place.size)) {
     mesh_.data.resize(controls_.size());

@@ -8,8 +8,8 @@
 //
 // Others may call, too: a scanner of ports that says nothing, or another job. They are shown out, and keep
 // nobody waiting. There is no secret that would keep out somebody who speaks this protocol on purpose: like
-// every launcher's, the port belongs into a network that is trusted. With a MASTER_ADDR of this host alone
-// (localhost, 127.*, ::1) calls from elsewhere are not answered.
+// every launcher's, the port belongs into a network that is trusted. Where MASTER_ADDR of rank 0 is this host
+// alone (localhost, 127.*, ::1), rank 0 answers no calls from elsewhere.
 #pragma once
 
 #include <vector>

@@ -22,11 +22,20 @@ int64_t head_chunk_rows(const Context& ctx, const Gpt& gpt, int64_t N) {
   return std::min(N, std::max<int64_t>(64, rows / 64 * 64));
 }
 
+// Spare rows of the head: on CUDA its products have a multiple of 128 columns, so that every row of logits is
+// aligned and no tile of a tensor core is broken; 50,257 would be several times slower.
+int64_t spare_head_rows(int64_t V) { return (128 - V % 128) % 128; }
+
 // Losses of all rows, chunk by chunk. With dnorm (N, C) also its gradient (overwritten) and the head's.
 void head(Context& ctx, const Gpt& gpt, GptActs& acts, ConstTensor targets, double scale, Tensor dnorm) {
   ScratchScope scope(ctx);
   const auto [N, C] = dims<2>(acts.norm);
-  const int64_t V = gpt.config.vocab_size, chunk = head_chunk_rows(ctx, gpt, N);
+  const bool spare = ctx.device == Device::cuda;
+  const auto rows_of_head = [&](const Tensor& view) {
+    return spare ? with_spare_rows(*gpt.head, view) : view;
+  };
+  const Tensor w = rows_of_head(gpt.head->value);
+  const int64_t V = w.shape[0], chunk = head_chunk_rows(ctx, gpt, N);
   const Tensor all_logits = ctx.scratch.take({chunk, V}, wide(gpt.dtype));
   // Logits are overwritten by their gradient where both have one type.
   Tensor all_dlogits;
@@ -36,19 +45,20 @@ void head(Context& ctx, const Gpt& gpt, GptActs& acts, ConstTensor targets, doub
   for (int64_t begin = 0; begin < N; begin += chunk) {
     const int64_t end = std::min(N, begin + chunk), rows = end - begin;
     const Tensor logits = all_logits.rows(0, rows), dlogits = dnorm ? all_dlogits.rows(0, rows) : Tensor();
-    gpt_logits(ctx, gpt, logits, acts.norm.rows(begin, end));
+    ops::linear(ctx, logits, acts.norm.rows(begin, end), w);
     ops::cross_entropy(ctx, {.losses = acts.losses.rows(begin, end),
                              .dlogits = dlogits,
                              .logits = logits,
                              .targets = targets.rows(begin, end),
+                             .columns = gpt.config.vocab_size,
                              .scale = scale});
     if (dnorm)
       ops::linear_backward(ctx, {.dx = dnorm.rows(begin, end),
-                                 .dw = gpt.head->grad,
+                                 .dw = rows_of_head(gpt.head->grad),
                                  .dbias = {},
                                  .dy = dlogits,
                                  .x = acts.norm.rows(begin, end),
-                                 .w = gpt.head->value});
+                                 .w = w});
   }
 }
 
@@ -56,12 +66,15 @@ void head(Context& ctx, const Gpt& gpt, GptActs& acts, ConstTensor targets, doub
 
 Gpt::Gpt(const ModelConfig& config, DType dtype) : config(config), dtype(dtype) {
   const int64_t V = config.vocab_size, C = config.width, head_bucket = config.layers + 1;
-  tokens = &params.add("embed.tokens.weight", {V, C}, normal(0.02), true, 0);
+  const int64_t spare = spare_head_rows(V);
+  tokens =
+      &params.add("embed.tokens.weight", {V, C}, normal(0.02), true, 0, config.tie_embeddings ? spare : 0);
   if (config.position == PositionKind::learned)
     positions = &params.add("embed.positions.weight", {config.context, C}, normal(0.02), true, 0);
   for (int64_t layer = 0; layer < config.layers; ++layer) blocks.push_back(make_block(params, config, layer));
   norm = make_norm(params, config, "norm", head_bucket);
-  head = config.tie_embeddings ? tokens : &params.add("head.weight", {V, C}, normal(0.02), true, head_bucket);
+  head = config.tie_embeddings ? tokens
+                               : &params.add("head.weight", {V, C}, normal(0.02), true, head_bucket, spare);
 }
 
 void Gpt::bind(bool training, int64_t P, Arenas& arenas, const Sharing& sharing) {

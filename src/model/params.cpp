@@ -27,7 +27,8 @@ Tensor view(const Tensor& flat, int64_t first, Shape shape) {
 
 }  // namespace
 
-Param& Params::add(std::string name, Shape shape, Init init, bool learned, int64_t bucket) {
+Param& Params::add(std::string name, Shape shape, Init init, bool learned, int64_t bucket,
+                   int64_t spare_rows) {
   check(find(name) == nullptr, "Params::add: a name that is not taken");
   check(!master_, "Params::add: before bind");
   check(shape.rank > 0 && shape.count() > 0, "Params::add: a shape with elements");
@@ -37,6 +38,7 @@ Param& Params::add(std::string name, Shape shape, Init init, bool learned, int64
   param.init = init;
   param.learned = learned;
   param.bucket = bucket;
+  param.spare_rows = spare_rows;
   count_ += param.count();
   return param;
 }
@@ -58,7 +60,8 @@ void Params::lay_out() {
     for (Param& param : list_) {
       if (part_of(param) != i) continue;
       param.offset = part.end;
-      part.end += round_up(param.count(), kAlignment);
+      const int64_t spare = param.spare_rows * (param.count() / param.shape[0]);
+      part.end += round_up(param.count() + spare, kAlignment);
     }
     part.end = part.begin + round_up(part.end - part.begin, kAlignment * sharing_.ranks);
     part.owned_begin = owned_count_;

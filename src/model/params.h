@@ -27,6 +27,7 @@ struct Param {
   bool learned;    // false: never updated, has no moments (s of ssmax_fixed)
   int64_t bucket;  // matrices of one bucket lie together and are reduced together: 0 the embeddings, 1 + l
                    // block l, L + 1 the head
+  int64_t spare_rows = 0;  // rows of zeros that lie behind it in the flat arrays and belong to nobody
 
   // Valid after Params::bind.
   int64_t offset = 0;  // of its first element in the flat arrays, in elements
@@ -41,6 +42,12 @@ struct Param {
   bool is_vector() const { return shape.rank < 2; }
   int64_t count() const { return shape.count(); }
 };
+
+// A matrix `view` of a parameter with the spare rows behind it.
+inline Tensor with_spare_rows(const Param& param, Tensor view) {
+  view.shape = {view.shape[0] + param.spare_rows, view.shape[1]};
+  return view;
+}
 
 // Views of a parameter that a model may lack (a bias, a row scale): absent tensors then.
 inline ConstTensor value_of(const Param* param) {
@@ -60,7 +67,7 @@ struct Sharing {
 class Params {
  public:
   // References stay valid. Names must differ. Before bind.
-  Param& add(std::string name, Shape shape, Init init, bool learned, int64_t bucket);
+  Param& add(std::string name, Shape shape, Init init, bool learned, int64_t bucket, int64_t spare_rows = 0);
 
   std::deque<Param>& all() { return list_; }
   const std::deque<Param>& all() const { return list_; }

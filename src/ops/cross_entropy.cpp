@@ -30,14 +30,14 @@ template <class W> double sum_of_exponentials(const W* x, int64_t count, W shift
 
 template <class W, class T> void cross_entropy_rows(const CrossEntropy& args, T* dlogits) {
   const auto [rows, columns] = dims<2>(args.logits);
-  const int64_t width = columns;
+  const int64_t stride = columns, width = args.columns > 0 ? args.columns : columns;
   const W* logits = args.logits.as<W>();
   const int32_t* targets = args.targets.as<int32_t>();
   W* losses = args.losses.as<W>();
   const double scale = args.scale;
   parallel_for(rows, 1 + (1 << 12) / width, [=](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const W* x = logits + row * width;
+      const W* x = logits + row * stride;
       const W top = largest(x, width);
       const double sum = sum_of_exponentials(x, width, top);
       const int64_t target = targets[row];
@@ -47,11 +47,12 @@ template <class W, class T> void cross_entropy_rows(const CrossEntropy& args, T*
       // dlogits may be the memory of logits: every element is read before it is written, and the target's
       // logit was read above. The second exponential costs less than a row of float32 scratch would where
       // dlogits is bf16.
-      T* dx = dlogits + row * width;
+      T* dx = dlogits + row * stride;
       const W factor = static_cast<W>(scale / sum);
 #pragma omp simd
       for (int64_t j = 0; j < width; ++j) dx[j] = T(simd::exp(x[j] - top) * factor);
       dx[target] = T(simd::exp(at_target) * factor - static_cast<W>(scale));
+      for (int64_t j = width; j < stride; ++j) dx[j] = T(W(0));
     }
   });
 }
@@ -63,6 +64,7 @@ void cross_entropy(Context& ctx, const CrossEntropy& args) {
   const DType type = args.logits.dtype;
   check(type == DType::f32 || type == DType::f64, "cross_entropy: logits must be float32 or float64");
   check(width >= 1, "cross_entropy: logits need at least one column");
+  check(args.columns >= 0 && args.columns <= width, "cross_entropy: no more columns than logits have");
   expect(args.losses, {rows}, type, "cross_entropy: losses (N)");
   expect(args.targets, {rows}, DType::i32, "cross_entropy: targets (N)");
   if (args.dlogits) {

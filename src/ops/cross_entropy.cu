@@ -77,7 +77,7 @@ template <class T> struct Rows {
   T* dlogits;  // may be logits; null: losses alone
   const float* logits;
   const int32_t* targets;
-  int64_t V;
+  int64_t V, stride;  // elements of a row, and from row to row
   float scale;
 };
 
@@ -85,7 +85,7 @@ template <class T> struct Rows {
 template <class T, int kVec, bool kKeep>
 __global__ void __launch_bounds__(kMostThreads, 1) cross_entropy_kernel(Rows<T> a) {
   constexpr int kReadVec = kVec == 1 ? 1 : kQuad;
-  const int64_t row = blockIdx.x, offset = row * a.V;
+  const int64_t row = blockIdx.x, offset = row * a.stride;
   const float* logits = a.logits + offset;
   // Kept at the same distance from a multiple of 16 bytes as in memory.
   float* kept = reinterpret_cast<float*>(cuda::dynamic_shared()) + offset % kQuad;
@@ -117,16 +117,19 @@ __global__ void __launch_bounds__(kMostThreads, 1) cross_entropy_kernel(Rows<T> 
         }
         store(dlogits + i, x);
       });
+  for (int64_t i = a.V + threadIdx.x; i < a.stride; i += blockDim.x) dlogits[i] = cuda::from_float<T>(0);
 }
 
 template <class T> void cross_entropy_rows(Context& ctx, const CrossEntropy& args, T* dlogits) {
-  const auto [rows, columns] = dims<2>(args.logits);
+  const auto [rows, stride] = dims<2>(args.logits);
   if (rows == 0) return;
+  const int64_t columns = args.columns > 0 ? args.columns : stride;
   const Rows<T> kernel_args{.losses = args.losses.as<float>(),
                             .dlogits = dlogits,
                             .logits = args.logits.as<float>(),
                             .targets = args.targets.as<int32_t>(),
                             .V = columns,
+                            .stride = stride,
                             .scale = static_cast<float>(args.scale)};
   // Each thread has about 16 elements at least, so that a narrow row does not pay for barriers of many warps.
   const int threads = static_cast<int>(

@@ -13,7 +13,9 @@ struct CrossEntropy {
                    //         may alias logits where the types are equal
   ConstTensor logits;   // (N, V)  wide
   ConstTensor targets;  // (N)     int32, each in [0, V)
-  double scale = 1;     // of the gradient: 1 / tokens of the global batch gives the gradient of the mean loss
+  int64_t columns = 0;  // where rows are longer than the vocabulary: its size. What lies behind is not read,
+                        // and has a gradient of zero. 0: all are of the vocabulary
+  double scale = 1;  // of the gradient: 1 / tokens of the global batch gives the gradient of the mean loss
 };
 void cross_entropy(Context& ctx, const CrossEntropy& args);
 

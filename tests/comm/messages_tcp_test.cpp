@@ -13,6 +13,7 @@
 
 #include "comm/messages.h"
 #include "core/check.h"
+#include "free_port.h"
 
 namespace keen {
 namespace {
@@ -25,16 +26,6 @@ sockaddr_in loopback(int port) {
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   return address;
-}
-
-int free_port() {
-  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = loopback(0);
-  socklen_t length = sizeof address;
-  EXPECT_EQ(::bind(socket, reinterpret_cast<sockaddr*>(&address), length), 0);
-  EXPECT_EQ(::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length), 0);
-  ::close(socket);
-  return ntohs(address.sin_port);
 }
 
 TcpPlace place_of(int rank, int size, int port) { return {rank, size, "127.0.0.1", port, ""}; }
@@ -65,7 +56,7 @@ std::vector<Outcome> run(const std::vector<TcpPlace>& places, double timeout_s, 
 }
 
 std::vector<Outcome> run(int size, const auto& body) {
-  const int port = free_port();
+  const int port = testing::free_port();
   std::vector<TcpPlace> places;
   for (int rank = 0; rank < size; ++rank) places.push_back(place_of(rank, size, port));
   return run(places, kPlenty_s, body);
@@ -130,7 +121,7 @@ TEST(TcpMessages, AddressesOfIpv6AndNames) {
     const int probe = ::socket(AF_INET6, SOCK_STREAM, 0);
     if (probe < 0 && std::string(address) == "::1") continue;  // this kernel has no IPv6
     ::close(probe);
-    const int port = free_port();
+    const int port = testing::free_port();
     const std::vector<TcpPlace> places = {
         {0, 3, address, port, ""}, {1, 3, address, port, ""}, {2, 3, address, port, ""}};
     expect_done(run(places, kPlenty_s, [](Messages& messages) {
@@ -254,7 +245,7 @@ TEST(TcpMessages, LengthsThatDifferAreAnError) {
 }
 
 TEST(TcpStart, RanksThatDoNotComeAreNamed) {
-  const int port = free_port();
+  const int port = testing::free_port();
   const auto none = [](Messages&) { ADD_FAILURE() << "connected"; };
   const auto outcomes = run({place_of(0, 4, port), place_of(2, 4, port)}, 0.5, none);
   // Rank 0 tells those who have come.
@@ -267,7 +258,7 @@ TEST(TcpStart, RanksThatDoNotComeAreNamed) {
 }
 
 TEST(TcpStart, RankZeroMayComeLast) {
-  const int port = free_port();
+  const int port = testing::free_port();
   std::vector<Outcome> others;
   std::thread first([&] { others = run({place_of(1, 2, port)}, kPlenty_s, [](Messages&) {}); });
   // Rank 1 has called once and in vain when somebody has answered it and hung up.
@@ -287,17 +278,17 @@ TEST(TcpStart, RankZeroMayComeLast) {
 
 TEST(TcpStart, RanksThatDoNotGoTogether) {
   const auto none = [](Messages&) { ADD_FAILURE() << "connected"; };
-  int port = free_port();
+  int port = testing::free_port();
   for (const Outcome& outcome : run({place_of(0, 3, port), place_of(1, 2, port)}, kPlenty_s, none))
     expect_says(outcome, "rank 1 from 127.0.0.1 was started as one of 2 ranks, and rank 0 as one of 3");
-  port = free_port();
+  port = testing::free_port();
   auto outcomes = run({place_of(0, 3, port), place_of(1, 3, port), place_of(1, 3, port)}, kPlenty_s, none);
   for (const Outcome& outcome : outcomes)
     expect_says(outcome, "rank 1 has come twice, from 127.0.0.1 and from 127.0.0.1");
 }
 
 TEST(TcpStart, TwoRankZerosOnOnePort) {
-  const int port = free_port();
+  const int port = testing::free_port();
   const auto outcomes = run({place_of(0, 2, port), place_of(0, 2, port)}, 0.5, [](Messages&) {});
   const bool first_listens = outcomes[0].message.find("rank 1 of 2") != std::string::npos;
   expect_says(outcomes[first_listens ? 1 : 0],
@@ -305,7 +296,7 @@ TEST(TcpStart, TwoRankZerosOnOnePort) {
 }
 
 TEST(TcpStart, AnotherJobIsRefusedAndThisOneGoesOn) {
-  const int port = free_port();
+  const int port = testing::free_port();
   std::vector<TcpPlace> places = {place_of(0, 2, port), place_of(1, 2, port), place_of(1, 2, port)};
   places[0].job = "mine";
   places[1].job = "theirs";
@@ -322,7 +313,7 @@ TEST(TcpStart, AnotherJobIsRefusedAndThisOneGoesOn) {
 }
 
 TEST(TcpStart, StrangersKeepNobodyWaiting) {
-  const int port = free_port();
+  const int port = testing::free_port();
   std::vector<Outcome> zero;
   std::thread thread([&] { zero = run({place_of(0, 2, port)}, kPlenty_s, [](Messages&) {}); });
   const sockaddr_in address = loopback(port);
@@ -350,7 +341,7 @@ TEST(TcpStart, StrangersKeepNobodyWaiting) {
 }
 
 TEST(TcpStart, WhatAnswersIsNoRankZero) {
-  const int port = free_port(), listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  const int port = testing::free_port(), listener = ::socket(AF_INET, SOCK_STREAM, 0);
   const sockaddr_in address = loopback(port);
   ASSERT_EQ(::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   ASSERT_EQ(::listen(listener, 1), 0);
@@ -386,7 +377,7 @@ int status_of(pid_t child) {
 TEST(TcpDeath, InTheMiddleOfAMessage) {
   const std::vector<std::byte> data(size_t{64} << 20);
   for (const bool sends : {true, false}) {
-    const int port = free_port();
+    const int port = testing::free_port();
     const pid_t child = fork_rank(place_of(1, 2, port), [&](Messages& messages) {
       std::vector<std::byte> part = data;
       if (sends)
@@ -412,7 +403,7 @@ TEST(TcpDeath, InTheMiddleOfAMessage) {
 }
 
 TEST(TcpDeath, AbortEndsTheOthersWithItsExitCode) {
-  const int port = free_port();
+  const int port = testing::free_port();
   const pid_t child = fork_rank(place_of(1, 2, port), [](Messages& messages) { messages.abort(5); });
   const auto messages = connect_tcp(place_of(0, 2, port), kPlenty_s);
   // Nothing is expected of rank 1: whoever looks for notes hears of it all the same.
@@ -429,7 +420,7 @@ TEST(TcpDeath, AbortEndsTheOthersWithItsExitCode) {
 }
 
 TEST(TcpDeath, AbortSaysWhoWasLost) {
-  const int port = free_port();
+  const int port = testing::free_port();
   const pid_t waits = fork_rank(place_of(1, 3, port), [](Messages& messages) {
     std::byte byte;
     messages.start_receive(2, std::span(&byte, 1));

@@ -1,6 +1,8 @@
 #include "model/params.h"
 
+#include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "core/philox.h"
 #include "op_test.h"
@@ -15,12 +17,12 @@ struct Model {
   Params params;
   Arena weights{Device::cpu}, gradients{Device::cpu}, moments{Device::cpu};
 
-  void bind(DType compute, bool training) {
-    params.bind(compute, training, weights, gradients, moments);
+  void bind(DType compute, bool training, const Sharing& sharing = {}) {
+    params.bind(compute, training, weights, gradients, moments, sharing);
     weights.allocate("weights");
     gradients.allocate("gradients");
     moments.allocate("moments");
-    params.bind(compute, training, weights, gradients, moments);
+    params.bind(compute, training, weights, gradients, moments, sharing);
   }
 };
 
@@ -39,8 +41,14 @@ TEST(Params, FlatArraysHoldEveryParameterAligned) {
     model.bind(compute, true);
     EXPECT_EQ(model.params.count(), 24 * 8 + 3 + 3 + 8 + 800);
     EXPECT_EQ(model.params.flat_count(), 192 + 64 + 64 + 64 + 832);
+    std::vector<const Param*> in_memory;
+    for (const Param& param : model.params.all()) in_memory.push_back(&param);
+    std::sort(in_memory.begin(), in_memory.end(),
+              [](const Param* a, const Param* b) { return a->offset < b->offset; });
     int64_t end = 0;
-    for (const Param& param : model.params.all()) {
+    for (size_t i = 0; i < in_memory.size(); ++i) {
+      const Param& param = *in_memory[i];
+      EXPECT_EQ(param.is_vector(), i < 3) << "vectors come first";
       EXPECT_EQ(param.offset % 64, 0);
       EXPECT_GE(param.offset, end);
       end = param.offset + param.count();
@@ -59,6 +67,21 @@ TEST(Params, FlatArraysHoldEveryParameterAligned) {
     EXPECT_EQ(model.params.find("attn.b")->learned, false);
     EXPECT_EQ(model.params.find("no"), nullptr);
   }
+}
+
+TEST(Params, SpareRowsLieBehindAMatrixAndStayZero) {
+  Model model;
+  const Param& head = model.params.add("head.weight", {100, 8}, normal(0.02), true, 1, 28);
+  const Param& norm = model.params.add("norm.weight", {8}, constant(1), true, 1);
+  model.bind(DType::f32, true);
+  EXPECT_EQ(model.params.count(), 808);
+  EXPECT_EQ(head.count(), 800);
+  EXPECT_EQ(norm.offset, 0);
+  EXPECT_EQ(model.params.flat_count(), 64 + 1024);
+  model.params.initialize(1);
+  const Tensor padded = with_spare_rows(head, head.value);
+  EXPECT_EQ(padded.shape, (Shape{128, 8}));
+  for (int64_t i = 0; i < padded.count(); ++i) EXPECT_EQ(padded.as<float>()[i] != 0, i < 800) << i;
 }
 
 TEST(Params, WithoutTrainingThereAreWeightsAlone) {
@@ -149,8 +172,48 @@ TEST(Params, NormalValuesHaveTheirMeanAndDeviation) {
   EXPECT_NEAR(std::sqrt(squares / n), 0.02, 4 * 0.02 / std::sqrt(2 * n));
   EXPECT_NEAR(static_cast<double>(beyond) / n, 0.0455, 0.002);
   // The padding between parameters stays zero.
-  for (int64_t i = model.params.find("vector")->offset + 3; i < model.params.flat_count(); ++i)
+  for (int64_t i = model.params.find("vector")->offset + 3; i < model.params.find("w")->offset; ++i)
     EXPECT_EQ(model.params.master().as<double>()[i], 0);
+}
+
+// Three ranks do not divide the bucket evenly: it is padded.
+TEST(Params, RanksOwnEveryElementOnce) {
+  for (const DType compute : {DType::f32, DType::bf16})
+    for (const int64_t ranks : {1, 2, 3, 4}) {
+      Model whole;
+      add_block(whole.params, true);
+      whole.bind(compute, true);
+      whole.params.initialize(5);
+      std::map<std::string, std::vector<int>> owners;
+      int64_t owned = -1;
+      for (int64_t rank = 0; rank < ranks; ++rank) {
+        Model part;
+        add_block(part.params, true);
+        part.bind(compute, true, {.rank = rank, .ranks = ranks, .share_out = true});
+        part.params.initialize(5);
+        EXPECT_TRUE(owned < 0 || owned == part.params.m().count()) << "equal shares";
+        owned = part.params.m().count();
+        EXPECT_EQ(part.params.shares_out_masters(), compute == DType::bf16 && ranks > 1);
+        for (const Param& param : part.params.all()) {
+          auto& list = owners[param.name];
+          list.resize(static_cast<size_t>(param.count()));
+          for (int64_t i = param.first; i < param.first + param.owned; ++i) ++list[static_cast<size_t>(i)];
+          const Params::Elements held = part.params.held(param, Params::Array::master);
+          const auto values = Tensors::to_doubles(held.tensor);
+          const auto all = Tensors::to_doubles(whole.params.find(param.name)->master);
+          for (size_t i = 0; i < values.size(); ++i)
+            ASSERT_EQ(values[i], all[static_cast<size_t>(held.first) + i]) << param.name;
+          if (param.learned) {
+            EXPECT_EQ(param.m.count(), param.owned);
+          }
+        }
+      }
+      for (const auto& [name, list] : owners)
+        for (const int count : list)
+          ASSERT_EQ(count, whole.params.find(name)->is_vector() ? ranks : 1) << name;
+      // Vectors are a third of this model, padding included.
+      EXPECT_LE(owned, 192 + (1024 + 64 * ranks) / ranks);
+    }
 }
 
 }  // namespace

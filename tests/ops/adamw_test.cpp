@@ -118,6 +118,47 @@ TEST(AdamW, SameBitsOnOneAndTwoThreads) {
   EXPECT_EQ(bits[0], bits[1]);
 }
 
+// Three owners, each with its elements of the averages alone (and of the masters), give what one gives.
+TEST(AdamW, OwnedPartsMakeTheWholeBitForBit) {
+  for (const bool own_masters : {false, true}) {
+    Tensors t;
+    const State whole(t, DType::f32);
+    const Tensor grad = t.normal({kCount}, DType::f32, 0.1);
+    const auto values = Tensors::to_doubles(whole.value);
+    const auto segments = segments_at(3);
+    std::vector<double> value(kCount), rounded(kCount);
+    for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 64}, {64, 40'512}, {40'512, kCount}}) {
+      const int64_t count = end - begin;
+      const Tensor all = t.zeros({kCount}, DType::f32), own = t.zeros({count}, DType::f32);
+      Tensors::fill(all, [&](int64_t i) { return values[static_cast<size_t>(i)]; });
+      Tensors::fill(own, [&](int64_t i) { return values[static_cast<size_t>(begin + i)]; });
+      const State part(t, DType::f32);
+      std::vector<Segment> owned = segments;
+      for (Segment& segment : owned) {
+        segment.begin = std::clamp(segment.begin, begin, end);
+        segment.end = std::clamp(segment.end, begin, end);
+        segment.shift = begin;
+      }
+      State state = part;
+      state.value = own_masters ? own : all;
+      state.m = t.zeros({count}, DType::f32);
+      state.v = t.zeros({count}, DType::f32);
+      update(state, grad, owned);
+      const auto now = Tensors::to_doubles(state.value), low = Tensors::to_doubles(state.rounded);
+      for (int64_t i = begin; i < end; ++i) {
+        value[static_cast<size_t>(i)] = now[static_cast<size_t>(own_masters ? i - begin : i)];
+        rounded[static_cast<size_t>(i)] = low[static_cast<size_t>(i)];
+      }
+    }
+    update(whole, grad, segments);
+    EXPECT_EQ(value, Tensors::to_doubles(whole.value)) << own_masters;
+    const auto low = Tensors::to_doubles(whole.rounded);
+    for (const Segment& segment : segments)
+      for (int64_t i = segment.begin; segment.learned && i < segment.end; ++i)
+        ASSERT_EQ(rounded[static_cast<size_t>(i)], low[static_cast<size_t>(i)]) << i;
+  }
+}
+
 TEST(AdamW, RefusesOtherShapesAndSegments) {
   Tensors t;
   const State state(t, DType::f32);
@@ -128,7 +169,8 @@ TEST(AdamW, RefusesOtherShapesAndSegments) {
   };
   const Segment first{.begin = 0, .end = 10, .weight_decay = 0, .updates = 1};
   EXPECT_NO_THROW(with(first, {.begin = 10, .end = 20, .weight_decay = 0, .updates = 1}));
-  EXPECT_THROW(with(first, {.begin = 9, .end = 20, .weight_decay = 0, .updates = 1}), Error);
+  EXPECT_THROW(with(first, {.begin = -1, .end = 20, .weight_decay = 0, .updates = 1}), Error);
+  EXPECT_THROW(with(first, {.begin = 10, .end = 20, .weight_decay = 0, .updates = 1, .shift = 11}), Error);
   EXPECT_THROW(with(first, {.begin = 20, .end = 19, .weight_decay = 0, .updates = 1}), Error);
   EXPECT_THROW(with(first, {.begin = 10, .end = kCount + 1, .weight_decay = 0, .updates = 1}), Error);
   EXPECT_THROW(with(first, {.begin = 10, .end = 20, .weight_decay = 0, .updates = 0}), Error);

@@ -37,6 +37,34 @@ TEST_P(CrossEntropyCuda, AgreesWithTheCpuAndRepeats) {
   for (const int64_t V : {1, 2, 5, 33, 64, 1001, 2048}) expect_agreement(9, V, GetParam());
 }
 
+// Rows that are longer than the vocabulary: what lies behind it is poison, and gets a gradient of zero.
+TEST_P(CrossEntropyCuda, LeavesOutSpareColumns) {
+  for (const auto& [V, stride] :
+       {std::pair<int64_t, int64_t>{1, 128}, {37, 128}, {1001, 1024}, {60001, 60032}}) {
+    Twins t;
+    testing::Tensors host;
+    const Tensor values = host.normal({3, stride}, DType::f32, 5);
+    for (int64_t i = 0; i < values.count(); ++i)
+      if (i % stride >= V) values.as<float>()[i] = std::numeric_limits<float>::quiet_NaN();
+    const Twin logits = t.twin_of(values), targets = t.ids({3}, V);
+    const Twin losses = t.poisoned({3}, DType::f32), dlogits = t.poisoned({3, stride}, GetParam());
+    t.run([&](Context& ctx, auto on) {
+      cross_entropy(ctx, {.losses = on(losses),
+                          .dlogits = on(dlogits),
+                          .logits = on(logits),
+                          .targets = on(targets),
+                          .columns = V});
+    });
+    EXPECT_TRUE(close(t, losses)) << V;
+    EXPECT_TRUE(close(t, dlogits)) << V;
+    const std::vector<double> cpu = testing::Tensors::to_doubles(dlogits.cpu);
+    for (size_t i = 0; i < cpu.size(); ++i) {
+      if (static_cast<int64_t>(i) % stride < V) continue;
+      ASSERT_EQ(cpu[i], 0) << "element " << i;
+    }
+  }
+}
+
 TEST_P(CrossEntropyCuda, TakesTheVocabularyOfGpt2) { expect_agreement(2, 50257, GetParam()); }
 
 // Such a row is read a second time.

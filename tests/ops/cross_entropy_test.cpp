@@ -152,6 +152,10 @@ TEST(CrossEntropy, RefusesOtherShapesAndTypes) {
   Tensor logits32 = t.zeros({2, 3}, DType::f32), overlaid = logits32;
   overlaid.dtype = DType::bf16;
   EXPECT_THROW(run(t.zeros({2}, DType::f32), overlaid, logits32, targets), Error);
+  EXPECT_THROW(
+      cross_entropy(ctx,
+                    {.losses = losses, .dlogits = {}, .logits = logits, .targets = targets, .columns = 4}),
+      Error);
 }
 
 }  // namespace

@@ -1,0 +1,145 @@
+// Collectives over TCP, the ranks being threads of this process.
+#include "comm/host_communicator.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "free_port.h"
+
+namespace keen {
+namespace {
+
+// Runs `body` on every rank, each with a communicator of its own.
+void on_ranks(int size, const std::function<void(HostCommunicator&)>& body) {
+  const int port = testing::free_port();
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank)
+    threads.emplace_back([=, &body] {
+      HostCommunicator comm([=] { return connect_tcp(TcpPlace{rank, size, "127.0.0.1", port, ""}, 60); }, 60);
+      body(comm);
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
+template <class T> Tensor flat_over(std::vector<T>& numbers) {
+  Tensor x;
+  x.data = reinterpret_cast<std::byte*>(numbers.data());
+  x.dtype = dtype_of<T>;
+  x.shape = {static_cast<int64_t>(numbers.size())};
+  return x;
+}
+
+// Of rank r, element i: numbers whose sums float64 holds exactly.
+double number(int rank, size_t i) { return static_cast<double>((i * 7 + 3) % 1001) + 1000.0 * rank; }
+
+class Ranks : public ::testing::TestWithParam<int> {};
+
+TEST_P(Ranks, SumAndGatherSlices) {
+  const int R = GetParam();
+  on_ranks(R, [&](HostCommunicator& comm) {
+    EXPECT_EQ(comm.size(), R);
+    Context ctx;
+    // Slices shorter than a piece, empty, and of several pieces with a rest.
+    for (const size_t slice : {5, 0, 400'001}) {
+      const size_t n = slice * static_cast<size_t>(R);
+      std::vector<double> x(n), want(n);
+      for (size_t i = 0; i < n; ++i) {
+        x[i] = number(comm.rank(), i);
+        for (int rank = 0; rank < R; ++rank) want[i] += number(rank, i);
+      }
+      comm.start_sum_slices(ctx, flat_over(x), "a sum");
+      comm.finish(ctx);
+      const size_t begin = slice * static_cast<size_t>(comm.rank());
+      for (size_t i = begin; i < begin + slice; ++i) ASSERT_EQ(x[i], want[i]) << i;
+      comm.start_gather_slices(ctx, flat_over(x), "a gather");
+      comm.finish(ctx);
+      ASSERT_EQ(x, want);
+    }
+  });
+}
+
+// What is begun one after the other ends in order: a sum of gathered sums.
+TEST_P(Ranks, ManyBegunAtOnce) {
+  const int R = GetParam();
+  on_ranks(R, [&](HostCommunicator& comm) {
+    Context ctx;
+    std::vector<std::vector<float>> buckets(20);
+    for (size_t b = 0; b < buckets.size(); ++b) {
+      buckets[b].assign(static_cast<size_t>(R) * 100 * b, static_cast<float>(comm.rank() + 1));
+      comm.start_sum_slices(ctx, flat_over(buckets[b]), "a bucket");
+      comm.start_gather_slices(ctx, flat_over(buckets[b]), "a bucket");
+    }
+    comm.finish(ctx);
+    for (const auto& bucket : buckets)
+      for (const float x : bucket) ASSERT_EQ(x, static_cast<float>(R * (R + 1) / 2));
+  });
+}
+
+// Rounding depends on the order of additions, which must not depend on who is when ready.
+TEST_P(Ranks, TheSameBitsOnEveryRankAndEveryTime) {
+  const int R = GetParam();
+  std::vector<std::vector<float>> results(static_cast<size_t>(2 * R));
+  for (int time = 0; time < 2; ++time)
+    on_ranks(R, [&](HostCommunicator& comm) {
+      std::mt19937 random(static_cast<unsigned>(comm.rank()));
+      std::vector<float> x(static_cast<size_t>(R) * 3000);
+      for (float& value : x) value = std::normal_distribution<float>()(random);
+      Context ctx;
+      if (comm.rank() == time) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      comm.start_sum_slices(ctx, flat_over(x), "a sum");
+      comm.start_gather_slices(ctx, flat_over(x), "a gather");
+      comm.finish(ctx);
+      results[static_cast<size_t>(time * R + comm.rank())] = x;
+    });
+  for (const auto& result : results) EXPECT_EQ(result, results[0]);
+}
+
+TEST_P(Ranks, SmallNumbersTextAndBytes) {
+  const int R = GetParam();
+  on_ranks(R, [&](HostCommunicator& comm) {
+    std::vector<double> numbers = {1.0, static_cast<double>(comm.rank()), 0.1};
+    comm.sum(numbers, "numbers");
+    double tenths = 0;
+    for (int rank = 0; rank < R; ++rank) tenths += 0.1;
+    EXPECT_EQ(numbers, (std::vector<double>{static_cast<double>(R), R * (R - 1) / 2.0, tenths}));
+
+    for (const std::string& said : {std::string("what rank 0 says"), std::string()}) {
+      std::string text = comm.rank() == 0 ? said : "something longer that is overwritten";
+      comm.broadcast(text, "text");
+      EXPECT_EQ(text, said);
+    }
+    if (R < 2 || comm.rank() > 1) return;
+    std::vector<std::byte> bytes(3'000'000, comm.rank() == 0 ? std::byte{0} : std::byte{42});
+    if (comm.rank() == 1)
+      comm.send(0, bytes, "bytes");
+    else
+      comm.receive(1, bytes, "bytes");
+    EXPECT_EQ(std::count(bytes.begin(), bytes.end(), std::byte{42}), 3'000'000);
+  });
+}
+
+// n (R - 1) / R elements for a sum of slices, and as many for a gather.
+TEST_P(Ranks, SendNoMoreThanTheLeast) {
+  const int R = GetParam();
+  on_ranks(R, [&](HostCommunicator& comm) {
+    std::vector<float> x(static_cast<size_t>(R) * 1000);
+    Context ctx;
+    comm.start_sum_slices(ctx, flat_over(x), "a sum");
+    comm.finish(ctx);
+    EXPECT_EQ(comm.bytes_sent(), 4 * 1000 * (R - 1));
+    comm.start_gather_slices(ctx, flat_over(x), "a gather");
+    comm.finish(ctx);
+    EXPECT_EQ(comm.bytes_sent(), 2 * 4 * 1000 * (R - 1));
+  });
+}
+INSTANTIATE_TEST_SUITE_P(Sizes, Ranks, ::testing::Values(1, 2, 3, 4));
+
+TEST(HostCommunicatorStart, RaisesWhatConnectRaises) {
+  const auto connect = []() -> std::unique_ptr<Messages> { fail(Exit::communication, "nobody is there"); };
+  EXPECT_THROW(HostCommunicator(connect, 1), Error);
+}
+
+}  // namespace
+}  // namespace keen
