@@ -29,18 +29,18 @@ class RankRun : public TinyRun {
                  "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + std::to_string(port)}));
       job.outputs.push_back(name);
     }
-    output_to(".out");
-    errors_to(".err");
     return job;
   }
-  std::vector<Outcome> end_of(const Job& job) const {
+  Outcome end_of(const Job& job, int rank) {
+    const std::string& name = job.outputs[static_cast<size_t>(rank)];
+    output_to(name + ".out");
+    errors_to(name + ".err");
+    return wait(job.ranks[static_cast<size_t>(rank)]);
+  }
+  std::vector<Outcome> end_of(const Job& job) {
     std::vector<Outcome> outcomes;
-    for (size_t rank = 0; rank < job.ranks.size(); ++rank) {
-      Outcome outcome = wait(job.ranks[rank]);
-      outcome.out = content_of(*this / (job.outputs[rank] + ".out"));
-      outcome.err = content_of(*this / (job.outputs[rank] + ".err"));
-      outcomes.push_back(outcome);
-    }
+    for (int rank = 0; rank < static_cast<int>(job.ranks.size()); ++rank)
+      outcomes.push_back(end_of(job, rank));
     return outcomes;
   }
   void train_ranks(int size, const std::string& run, std::vector<std::string> more = {}) {
@@ -177,15 +177,17 @@ TEST(Ranks, AStuckOrDeadRankEndsTheRunAndIsNamed) {
     std::string said;
     for (int rank = 0; rank < 3; ++rank) {
       if (rank == victim) continue;
-      const Outcome outcome = shell.wait(job.ranks[static_cast<size_t>(rank)]);
+      const Outcome outcome = shell.end_of(job, rank);
       EXPECT_EQ(outcome.exit, 7) << rank;
-      said += content_of(shell / (job.outputs[static_cast<size_t>(rank)] + ".err"));
+      said += outcome.err;
     }
     kill(job.ranks[static_cast<size_t>(victim)], SIGKILL);
-    shell.wait(job.ranks[static_cast<size_t>(victim)]);
+    shell.end_of(job, victim);
     EXPECT_NE(said.find("rank " + std::to_string(victim)), std::string::npos) << said;
     EXPECT_NE(said.find("step "), std::string::npos) << said;
-    if (signal == SIGSTOP) EXPECT_NE(said.find("does not answer"), std::string::npos) << said;
+    if (signal == SIGSTOP) {
+      EXPECT_NE(said.find("does not answer"), std::string::npos) << said;
+    }
   }
 }
 
