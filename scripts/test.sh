@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds keen and runs every test that this machine can run: first the optimized build, then
-# the fast tests again under the address and undefined-behaviour sanitizers. Where nvcc is found, CMake adds the CUDA
+# the fast tests again under the address and undefined-behaviour sanitizers, CUDA kernels emulated. Where nvcc is found, CMake adds the CUDA
 # code and its tests to the build by itself; tests that need a device are skipped without one.
 # Run it as yourself, not by sudo, which would leave build folders that are root's: it calls sudo for apt alone.
 set -euo pipefail
@@ -56,7 +56,7 @@ heading "Tests"
 run_tests build
 
 heading "Build with sanitizers"
-build debug build-debug
+build debug build-debug -DKEEN_CUDA=EMULATE
 
 heading "Fast tests with sanitizers"
 run_tests build-debug --label-exclude slow

@@ -9,7 +9,9 @@ set(KEEN_CUDA_BUILT false)
 set(KEEN_CUDA_EMULATED false)
 set(KEEN_CUDA_EMULATOR ${PROJECT_SOURCE_DIR}/tests/cuda_emulator)
 
-if(KEEN_CUDA STREQUAL "EMULATE")
+if(KEEN_CUDA STREQUAL "EMULATE" AND NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  message(STATUS "The CUDA emulator runs on x86-64 only: CUDA is left out")
+elseif(KEEN_CUDA STREQUAL "EMULATE")
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${KEEN_CUDA_EMULATOR}/*.cpp)
   add_library(keen_cuda_emulator STATIC ${sources})
   target_include_directories(keen_cuda_emulator PUBLIC ${KEEN_CUDA_EMULATOR}
@@ -17,15 +19,23 @@ if(KEEN_CUDA STREQUAL "EMULATE")
   target_link_libraries(keen_cuda_emulator PRIVATE ${CMAKE_DL_LIBS})
   set(KEEN_CUDA_BUILT true)
   set(KEEN_CUDA_EMULATED true)
-elseif(KEEN_CUDA STREQUAL "ON")
-  include(CheckLanguage)
-  check_language(CUDA)
+elseif(KEEN_CUDA MATCHES "^(AUTO|ON)$")
   find_package(CUDAToolkit QUIET)
-  if(CMAKE_CUDA_COMPILER AND CUDAToolkit_FOUND)
+  if(CUDAToolkit_FOUND AND CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12)  # the first one with C++20
+    if(NOT DEFINED ENV{CUDACXX} AND CUDAToolkit_NVCC_EXECUTABLE)
+      set(ENV{CUDACXX} ${CUDAToolkit_NVCC_EXECUTABLE})  # also where it is not in PATH
+    endif()
+    include(CheckLanguage)
+    check_language(CUDA)
+  endif()
+  if(CMAKE_CUDA_COMPILER)
     set(KEEN_CUDA_BUILT true)
   elseif(KEEN_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "KEEN_CUDA=ON: nvcc or the CUDA toolkit is missing; put nvcc into PATH, or use AUTO or OFF")
+    message(FATAL_ERROR "KEEN_CUDA=ON: no CUDA toolkit of version 12 or later with a working nvcc was found; put nvcc "
+                        "into PATH, or use AUTO or OFF")
   endif()
+elseif(KEEN_CUDA)  # neither OFF nor another word for it
+  message(FATAL_ERROR "KEEN_CUDA=${KEEN_CUDA}: one of AUTO, ON, OFF, EMULATE was expected")
 endif()
 
 if(KEEN_CUDA_BUILT AND NOT KEEN_CUDA STREQUAL "EMULATE")
@@ -104,10 +114,12 @@ function(keen_use_cuda target)
   if(KEEN_CUDNN_BUILT)
     target_include_directories(${target} SYSTEM PUBLIC ${KEEN_CUDNN_INCLUDE})
   endif()
-  # Of the host's warnings nvcc's own generated code trips over some.
-  set(host_warnings ${KEEN_WARNINGS} -Wno-unused-parameter)
-  list(JOIN host_warnings "," host_warnings)
-  # {fmt} 9 believes that nvcc has no constexpr. Warning 554 is of ConstHeads, which does not convert to itself. A spill is a warning: nothing that we write should need one.
+  # What headers share with the other sources must be compiled alike: with OpenMP. Of the host's warnings nvcc's own
+  # generated code trips over one.
+  set(host_options ${KEEN_WARNINGS} -Wno-unused-parameter ${OpenMP_CXX_FLAGS})
+  list(JOIN host_options "," host_options)
+  # {fmt} 9 believes that nvcc has no constexpr. Warning 554 is of ConstHeads, which does not convert to itself. A spill
+  # is a warning: nothing that we write should need one.
   target_compile_options(${target} PRIVATE
-    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-DFMT_USE_CONSTEXPR=1;-diag-suppress=554;-Xcompiler=${host_warnings};-Xptxas=-warn-spills>")
+    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-DFMT_USE_CONSTEXPR=1;-diag-suppress=554;-Xcompiler=${host_options};-Xptxas=-warn-spills>")
 endfunction()
