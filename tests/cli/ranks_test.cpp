@@ -242,11 +242,12 @@ TEST(Ranks, MpiTrainsTheSame) {
   RankRun shell;
   shell.configure(mixed("fp64", false));
   shell.train_ranks(1, "runs/one");
-  const std::string command =
-      std::string("cd ") + shell.tmp().path().string() +
-      " && OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 " + KEEN_MPIRUN +
-      " --oversubscribe --bind-to none -n 3 " + KEEN_PROGRAM +
-      " train c.json --run-dir runs/mpi > mpi.out 2>&1";
+  // What the MPI library never frees is not ours to find.
+  const std::string command = std::string("cd ") + shell.tmp().path().string() +
+                              " && ASAN_OPTIONS=detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 "
+                              "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 " +
+                              KEEN_MPIRUN + " --oversubscribe --bind-to none -n 3 " + KEEN_PROGRAM +
+                              " train c.json --run-dir runs/mpi > mpi.out 2>&1";
   ASSERT_EQ(std::system(command.c_str()), 0) << content_of(shell / "mpi.out");
   EXPECT_LT(shell.difference("runs/one", "runs/mpi"), 1e-8);
 }
