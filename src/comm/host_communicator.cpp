@@ -229,12 +229,11 @@ void HostCommunicator::sum_numbers(std::span<double> numbers) {
   std::vector<double> all(n * static_cast<size_t>(size_));
   const auto part = [&](int rank) { return std::span(all).subspan(n * static_cast<size_t>(rank), n); };
   std::copy(numbers.begin(), numbers.end(), part(rank_).begin());
-  for (int k = 1; k < size_; ++k) {
-    send_bytes((rank_ + k) % size_, std::as_bytes(part(rank_)));
-    const int from = (rank_ + size_ - k) % size_;
-    messages_->start_receive(from, std::as_writable_bytes(part(from)));
-  }
-  wait();
+  Tensor flat;
+  flat.data = reinterpret_cast<std::byte*>(all.data());
+  flat.dtype = DType::f64;
+  flat.shape = {std::ssize(all)};
+  gather_slices(flat);
   for (size_t i = 0; i < n; ++i) {
     numbers[i] = 0;
     for (int rank = 0; rank < size_; ++rank) numbers[i] += part(rank)[i];
@@ -273,11 +272,13 @@ Note HostCommunicator::note(Note::Kind kind) const {
 }
 
 void HostCommunicator::answer_notes() {
-  while (const auto got = messages_->next_note()) {
-    if (got->kind != Note::Kind::question) continue;
-    messages_->send_note(got->from, note(Note::Kind::answer));
-    lower_rank_asked_ |= got->from < rank_;
-  }
+  while (const auto got = messages_->next_note()) answer(*got);
+}
+
+void HostCommunicator::answer(const Note& got) {
+  if (got.kind != Note::Kind::question) return;
+  messages_->send_note(got.from, note(Note::Kind::answer));
+  lower_rank_asked_ |= got.from < rank_;
 }
 
 // Asks everybody where they are, says who does not answer, and ends the run. Several ranks find out at about
@@ -291,10 +292,7 @@ void HostCommunicator::give_up() {
     for (const auto asked = Clock::now(); Clock::now() - asked < time;) {
       messages_->poll();
       while (const auto got = messages_->next_note()) {
-        if (got->kind == Note::Kind::question) {
-          messages_->send_note(got->from, note(Note::Kind::answer));
-          lower_rank_asked_ |= got->from < rank_;
-        }
+        answer(*got);
         // Whoever asks answers by that.
         const std::string waits_for = got->waits_for.data();
         places.at(static_cast<size_t>(got->from)) = fmt::format(

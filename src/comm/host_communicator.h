@@ -51,6 +51,7 @@ class HostCommunicator final : public Communicator {
   void send_bytes(int to, std::span<const std::byte> bytes);
   void wait();
   void answer_notes();
+  void answer(const Note& got);
   Note note(Note::Kind kind) const;
   void give_up();
   void abort_if_asked();

@@ -41,14 +41,11 @@ int64_t PieceReader::index_of(const Param& param) const {
 void PieceReader::read(const Param& param, Params::Array array,
                        const std::function<void(std::span<const std::byte>)>& visit) {
   const Params::Elements held = params_.held(param, array);
-  const auto visit_held = [&] {
-    host_.read(held.tensor, [&](ConstTensor piece, int64_t) {
-      visit({piece.data, static_cast<size_t>(piece.bytes())});
-    });
-  };
-  if (held.tensor.count() == param.count()) return visit_held();
+  host_.read(held.tensor, [&](ConstTensor piece, int64_t) {
+    visit({piece.data, static_cast<size_t>(piece.bytes())});
+  });
+  if (held.tensor.count() == param.count()) return;
   const int64_t bytes = size_of(held.tensor.dtype), longest = HostAccess::kPieceBytes / bytes;
-  visit_held();
   for (int rank = 1; rank < comm_->size(); ++rank) {
     const int64_t count = params_.owned_by(param, rank).second;
     for (int64_t begin = 0; begin < count; begin += longest) {
