@@ -143,6 +143,15 @@ void HostCommunicator::abort(Exit exit) {
   for (;;) std::this_thread::sleep_for(milliseconds(1000));
 }
 
+double HostCommunicator::limit_s() const {
+  return step_ > 1 ? timeout_s_ : std::max(timeout_s_, kShortestFirstTimeout_s);
+}
+
+void HostCommunicator::give_up(std::string_view what) {
+  start(what, [this] { give_up(); });
+  for (;;) std::this_thread::sleep_for(milliseconds(1000));
+}
+
 void HostCommunicator::serve(const std::function<std::unique_ptr<Messages>()>& connect) {
   try {
     messages_ = connect();
@@ -251,7 +260,7 @@ void HostCommunicator::send_bytes(int to, std::span<const std::byte> bytes) {
 void HostCommunicator::wait() {
   const Clock::time_point started = Clock::now();
   Clock::time_point noted = started;
-  const double limit_s = step_ > 1 ? timeout_s_ : std::max(timeout_s_, kShortestFirstTimeout_s);
+  const double limit_s = this->limit_s();
   for (int64_t turn = 0; !messages_->poll(); ++turn) {
     if (turn < 1000)
       sched_yield();

@@ -34,6 +34,11 @@ class HostCommunicator final : public Communicator {
   int64_t bytes_sent() const override { return bytes_sent_; }
   [[noreturn]] void abort(Exit exit) override;
 
+  // For collectives that go another way, from any thread: how long a rank may wait in this step, and the end
+  // of the run when this one has waited longer for `what`, saying who does not answer.
+  double limit_s() const;
+  [[noreturn]] void give_up(std::string_view what);
+
  private:
   struct Job {
     std::string what;

@@ -433,14 +433,6 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
   }
 }
 
-// An error of one rank is the end of all. Where all have the same one, as with a config that none can run,
-// rank 0 says it and ends the others before they do.
-void end_all_ranks(Communicator& comm, Exit exit, const char* message) {
-  if (comm.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  write_err(fmt::format("{}keen: rank {}: error: {}\n", clear_line(stderr), comm.rank(), message));
-  comm.abort(exit);
-}
-
 }  // namespace
 
 void run_training(const RunConfig& config, const RunOptions& options) {
