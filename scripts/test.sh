@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds keen and runs every test that this machine can run: first the optimized build, then
-# the fast tests again under the address and undefined-behaviour sanitizers, CUDA kernels emulated. Where nvcc is found, CMake adds the CUDA
-# code and its tests to the build by itself; tests that need a device are skipped without one.
+# the fast tests again under the address and undefined-behaviour sanitizers, where an emulator runs the CUDA kernels.
+# Where nvcc is found, CMake adds the CUDA code and its tests to the optimized build by itself; tests that need a device
+# are skipped without one.
 # Run it as yourself, not by sudo, which would leave build folders that are root's: it calls sudo for apt alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

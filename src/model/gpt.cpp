@@ -23,7 +23,7 @@ int64_t head_chunk_rows(const Context& ctx, const Gpt& gpt, int64_t N) {
 }
 
 // Spare rows of the head: on CUDA its products have a multiple of 128 columns, so that every row of logits is
-// aligned and no tile of a tensor core is broken; 50,257 would be several times slower.
+// aligned, as the library's fast kernels want it: one of 50,257 is not.
 int64_t spare_head_rows(int64_t V) { return (128 - V % 128) % 128; }
 
 // Losses of all rows, chunk by chunk. With dnorm (N, C) also its gradient (overwritten) and the head's.

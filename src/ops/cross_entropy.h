@@ -15,7 +15,7 @@ struct CrossEntropy {
   ConstTensor targets;  // (N)     int32, each in [0, V)
   int64_t columns = 0;  // where rows are longer than the vocabulary: its size. What lies behind is not read,
                         // and has a gradient of zero. 0: all are of the vocabulary
-  double scale = 1;  // of the gradient: 1 / tokens of the global batch gives the gradient of the mean loss
+  double scale = 1;     // of the gradient: 1 / tokens of the global batch gives the gradient of the mean loss
 };
 void cross_entropy(Context& ctx, const CrossEntropy& args);
 

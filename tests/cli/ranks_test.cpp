@@ -191,6 +191,36 @@ TEST(Ranks, AStuckOrDeadRankEndsTheRunAndIsNamed) {
   }
 }
 
+// Each rank may be stopped or killed at any moment; the run goes on by the same command every time.
+TEST(SlowRanks, AnyOfThemMayDieAtAnyTime) {
+  RankRun shell;
+  const std::vector<std::string> more = {"--set", "schedule.steps=1000000", "--set", "batch.sequences=6",
+                                         "--set", "parallel.timeout_s=1",   "--set", "evaluate.every=0"};
+  std::mt19937 random(20);
+  int64_t reached = 0;
+  for (int turn = 0; turn < 40; ++turn) {
+    const int signal = turn % 2 == 0 ? SIGKILL : SIGSTOP, victim = static_cast<int>(random() % 3);
+    const auto job = shell.start_ranks(3, more);
+    const size_t before = shell.rows("train").size(), steps = 2 + random() % 40;
+    ASSERT_TRUE(TinyRun::until([&] { return shell.rows("train").size() > before + steps; }));
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 5000));
+    kill(job.ranks[static_cast<size_t>(victim)], signal);
+    std::string said;
+    for (int rank = 0; rank < 3; ++rank) {
+      if (rank == victim) continue;
+      const Outcome outcome = shell.end_of(job, rank);
+      EXPECT_EQ(outcome.exit, 7) << rank << ": " << outcome.err;
+      said += outcome.err;
+    }
+    kill(job.ranks[static_cast<size_t>(victim)], SIGKILL);
+    shell.end_of(job, victim);
+    EXPECT_NE(said.find("rank " + std::to_string(victim)), std::string::npos) << said;
+    const int64_t now = shell.rows("train").back()["step"];
+    EXPECT_GT(now, reached - 4) << "at most the steps since the last save are lost";
+    reached = now;
+  }
+}
+
 TEST(Ranks, OneErrorIsSaidOnceAndEndsAll) {
   RankRun shell;
   shell.configure({{"batch", {{"sequences", 4}, {"micro_sequences", 2}}}});
