@@ -68,6 +68,8 @@ struct Launch {
 // Raises Exit::communication where the environment contradicts itself.
 Launch launch_of_environment();
 
+// Of a process that is on its own, however it was started.
+std::unique_ptr<Communicator> make_one_rank();
 // Connects the ranks of the launch; of one rank, nothing is connected. `device` is where tensors will lie: on
 // CUDA they are added by NCCL, and this rank's GPU becomes the current one of the thread that calls. A rank
 // that waits for longer than `timeout_s` for another one ends the run with exit code 7 and says which rank

@@ -144,7 +144,7 @@ void HostCommunicator::abort(Exit exit) {
 }
 
 double HostCommunicator::limit_s() const {
-  return step_ > 1 ? timeout_s_ : std::max(timeout_s_, kShortestFirstTimeout_s);
+  return steps_begun_ > 1 ? timeout_s_ : std::max(timeout_s_, kShortestFirstTimeout_s);
 }
 
 void HostCommunicator::give_up(std::string_view what) {

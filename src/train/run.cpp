@@ -80,6 +80,7 @@ class Run {
   bool evaluation_is_owed_ = false;  // a signal came before the step's validation row was there
   bool ends_together_ = false;
   double elapsed_before_s_ = 0;
+  int64_t sent_before_ = 0;
   Clock::time_point started_ = Clock::now();
 };
 
@@ -248,6 +249,7 @@ void Run::train() {
   if (config_.log.tensorboard && directory_ != nullptr)
     tensorboard_.emplace(path_, trainer_.state.step, trainer_.state.tokens, warn);
   started_ = Clock::now();
+  sent_before_ = comm_.bytes_sent();
   if (evaluation_is_owed_) {
     evaluate();
     if (trainer_.stop_asked()) stop_by_signal();
@@ -268,7 +270,10 @@ void Run::train() {
     if (trainer_.stop_asked()) stop_by_signal();
     if (last || save_is_due()) save(last);
   }
-  record_event("stop", {{"step", trainer_.state.step}, {"reason", "done"}});
+  Json stop = {{"step", trainer_.state.step}, {"reason", "done"}};
+  if (comm_.size() > 1)
+    stop["sent_bytes"] = comm_.bytes_sent() - sent_before_;  // of this rank, in these steps
+  record_event("stop", stop);
   if (directory_ != nullptr) log_.finished(seconds_since(started_));
 }
 
