@@ -27,10 +27,11 @@ class NcclCuda : public CudaTest {
     if (!kNcclBuilt || !DynamicLibrary("libnccl.so.2").found()) GTEST_SKIP() << "there is no NCCL here";
     twins_.emplace();
   }
-  // Null where this build has no NCCL.
   static std::unique_ptr<Communicator> one_rank() {
-    if constexpr (kNcclBuilt) return make_nccl_communicator(host_of_one(), 0);
-    return nullptr;
+    if constexpr (kNcclBuilt)
+      return make_nccl_communicator(host_of_one(), 0);
+    else
+      fail(Exit::internal, "this build has no NCCL, and its tests are skipped");
   }
 
   std::optional<Twins> twins_;
@@ -78,7 +79,7 @@ TEST_F(NcclCuda, HostMemoryGoesThroughTheHost) {
   EXPECT_EQ(text, "a config");
 }
 
-// One GPU here and a second rank's number: where there is one GPU alone it may be the rank's own.
+// Where there is one GPU alone, it may be a rank's own whatever its number is.
 TEST_F(NcclCuda, RefusesANumberThatNoGpuHas) {
   if constexpr (kNcclBuilt) {
     const int gpus = cuda::device_count();
