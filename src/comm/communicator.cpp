@@ -54,8 +54,8 @@ struct Names {
 // SLURM_NTASKS alone is also set in an allocation's shell; SLURM_STEP_NUM_TASKS is set by srun only.
 constexpr Names kNames[] = {
     {Launch::By::mpi, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"},
-    {Launch::By::mpi, "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"},
     {Launch::By::environment, "WORLD_SIZE", "RANK", "LOCAL_RANK"},
+    {Launch::By::mpi, "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"},
     {Launch::By::mpi, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"},
 };
 

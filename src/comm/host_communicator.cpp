@@ -169,6 +169,12 @@ void HostCommunicator::serve(const std::function<std::unique_ptr<Messages>()>& c
   try {
     serve_jobs();
     messages_.reset();
+  } catch (const Error& error) {
+    // Another rank that ended the run has said why.
+    if (error.exit == Exit::communication)
+      write_err(fmt::format("{}keen: rank {}: step {}: {}: {}\n", clear_line(stderr), rank_, step_.load(),
+                            waits_for_.empty() ? "computing" : waits_for_, error.what()));
+    messages_->abort(static_cast<int>(error.exit));
   } catch (const std::exception& error) {
     write_err(fmt::format("keen: rank {}: step {}: {}: {}\n", rank_, step_.load(), waits_for_, error.what()));
     messages_->abort(static_cast<int>(Exit::communication));
@@ -184,6 +190,7 @@ void HostCommunicator::serve_jobs() {
     if (jobs_.empty()) {
       lock.unlock();
       answer_notes();
+      messages_->poll();  // learns that another rank has ended the run
       lock.lock();
       continue;
     }

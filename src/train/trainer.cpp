@@ -269,7 +269,7 @@ std::optional<double> Trainer::validate() {
       [&](int64_t, std::span<const double> losses) {
         sum = std::accumulate(losses.begin(), losses.end(), sum);
       },
-      [] { return stop_signal() != 0; }, {.part = comm_.rank(), .of = comm_.size()});
+      [this] { return stop_agreed_ || stop_signal() != 0; }, {.part = comm_.rank(), .of = comm_.size()});
   std::array<double, 2> summed = {sum, whole ? 0.0 : 1.0};
   comm_.sum(summed, "the validation loss");
   if (summed[1] > 0) {
