@@ -75,6 +75,24 @@ if(KEEN_CUDA_BUILT AND NOT KEEN_CUDA STREQUAL "EMULATE")
   message(STATUS "cuDNN's headers: ${KEEN_CUDNN_INCLUDE}")
 endif()
 
+# NCCL is opened at run time too, by runs of several ranks.
+set(KEEN_NCCL_BUILT false CACHE INTERNAL "whether NCCL's header was found, and is wanted")
+if(NOT KEEN_NCCL MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "KEEN_NCCL=${KEEN_NCCL}: one of AUTO, ON, OFF was expected")
+endif()
+if(KEEN_CUDA_BUILT AND NOT KEEN_CUDA STREQUAL "EMULATE" AND NOT KEEN_NCCL STREQUAL "OFF")
+  find_path(KEEN_NCCL_INCLUDE nccl.h HINTS ${NCCL_PATH} ENV NCCL_PATH PATHS ${CUDAToolkit_INCLUDE_DIRS}
+            PATH_SUFFIXES include DOC "The folder of nccl.h")
+  if(KEEN_NCCL_INCLUDE)
+    set(KEEN_NCCL_BUILT true CACHE INTERNAL "whether NCCL's header was found, and is wanted")
+  endif()
+  message(STATUS "NCCL's header: ${KEEN_NCCL_INCLUDE}")
+endif()
+if(KEEN_NCCL STREQUAL "ON" AND NOT KEEN_NCCL_BUILT)
+  message(FATAL_ERROR "KEEN_NCCL=ON: a build with CUDA (KEEN_CUDA) and nccl.h are needed; name the folder of NCCL in "
+                      "NCCL_PATH, or use AUTO or OFF")
+endif()
+
 # Adds the kernels of a floor to its sources.
 function(keen_add_kernels list floor)
   file(GLOB kernels CONFIGURE_DEPENDS ${floor}/*.cu)
@@ -95,6 +113,9 @@ function(keen_choose_cuda_sources list floor)
   if(NOT KEEN_CUDNN_BUILT)
     list(FILTER chosen EXCLUDE REGEX "cudnn[^/]*\\.cpp$")
   endif()
+  if(NOT KEEN_NCCL_BUILT)
+    list(FILTER chosen EXCLUDE REGEX "nccl[^/]*\\.cpp$")
+  endif()
   set(${list} ${chosen} PARENT_SCOPE)
 endfunction()
 
@@ -113,6 +134,9 @@ function(keen_use_cuda target)
   target_link_libraries(${target} PUBLIC CUDA::cudart_static)
   if(KEEN_CUDNN_BUILT)
     target_include_directories(${target} SYSTEM PUBLIC ${KEEN_CUDNN_INCLUDE})
+  endif()
+  if(KEEN_NCCL_BUILT)
+    target_include_directories(${target} SYSTEM PUBLIC ${KEEN_NCCL_INCLUDE})
   endif()
   # What headers share with the other sources must be compiled alike: with OpenMP. Of the host's warnings nvcc's own
   # generated code trips over one.

@@ -76,9 +76,9 @@ int run(int argc, char** argv) {
   app.formatter(keen::help_formatter());
   app.set_help_flag("-h,--help", "Print this help and exit");
   app.set_version_flag(
-      "--version",
-      fmt::format("keen {} ({}), {}, CUDA {}, MPI {}", keen::kVersion, keen::kRevision, keen::kCompiler,
-                  keen::kCudaBuilt ? "yes" : "no", keen::kMpiBuilt ? "yes" : "no"));
+      "--version", fmt::format("keen {} ({}), {}, CUDA {}, MPI {}, NCCL {}", keen::kVersion, keen::kRevision,
+                               keen::kCompiler, keen::kCudaBuilt ? "yes" : "no",
+                               keen::kMpiBuilt ? "yes" : "no", keen::kNcclBuilt ? "yes" : "no"));
   app.require_subcommand(1);
   keen::add_train_command(app);
   keen::add_eval_command(app);

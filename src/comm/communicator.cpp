@@ -3,8 +3,11 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "comm/host_communicator.h"
+#include "comm/nccl_communicator.h"
+#include "core/console.h"
 
 namespace keen {
 
@@ -51,12 +54,35 @@ struct Names {
 // SLURM_NTASKS alone is also set in an allocation's shell; SLURM_STEP_NUM_TASKS is set by srun only.
 constexpr Names kNames[] = {
     {Launch::By::mpi, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"},
-    {Launch::By::mpi, "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"},
     {Launch::By::environment, "WORLD_SIZE", "RANK", "LOCAL_RANK"},
+    {Launch::By::mpi, "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"},
     {Launch::By::mpi, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"},
 };
 
+// By NCCL where tensors lie on CUDA. Ranks that see a GPU beside ranks that see none would not meet.
+std::unique_ptr<Communicator> with_device(std::unique_ptr<HostCommunicator> host, Device device,
+                                          int local_rank) {
+  if constexpr (kNcclBuilt) {
+    double on_cuda = device == Device::cuda ? 1 : 0;
+    host->sum(std::span(&on_cuda, 1), "the devices of the ranks");
+    if (on_cuda == host->size()) return make_nccl_communicator(std::move(host), local_rank);
+    if (on_cuda > 0)
+      end_all_ranks(*host, Exit::device,
+                    fmt::format("device: {} of {} ranks have a CUDA device; set \"device\": \"cpu\", or see "
+                                "why nvidia-smi shows none where the others run",
+                                on_cuda, host->size())
+                        .c_str());
+  }
+  return host;
+}
+
 }  // namespace
+
+void end_all_ranks(Communicator& comm, Exit exit, const char* message) {
+  if (comm.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  write_err(fmt::format("{}keen: rank {}: error: {}\n", clear_line(stderr), comm.rank(), message));
+  comm.abort(exit);
+}
 
 Launch launch_of_environment() {
   for (const Names& names : kNames) {
@@ -72,6 +98,8 @@ Launch launch_of_environment() {
   return {};
 }
 
+std::unique_ptr<Communicator> make_one_rank() { return std::make_unique<OneRank>(); }
+
 std::unique_ptr<Communicator> make_communicator(Device device, double timeout_s) {
   const Launch launch = launch_of_environment();
   if (launch.size == 1) return std::make_unique<OneRank>();
@@ -85,9 +113,12 @@ std::unique_ptr<Communicator> make_communicator(Device device, double timeout_s)
            "library is found, or start one process without the launcher",
            launch.size);
   }
-  auto host = std::make_unique<HostCommunicator>(connect, timeout_s);
-  if (device == Device::cpu) return host;
-  fail(Exit::communication, "several ranks on CUDA need NCCL, which this build of keen lacks");
+  if (device == Device::cuda && !kNcclBuilt)
+    fail(
+        Exit::communication,
+        "several ranks on CUDA need NCCL, which this build of keen lacks; build it where nccl.h is found, or "
+        "set \"device\": \"cpu\"");
+  return with_device(std::make_unique<HostCommunicator>(connect, timeout_s), device, launch.local_rank);
 }
 
 }  // namespace keen

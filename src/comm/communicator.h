@@ -54,6 +54,10 @@ class Communicator {
   [[noreturn]] virtual void abort(Exit exit) = 0;
 };
 
+// An error of one rank is the end of all: prints it and aborts, and does not return. Where all have the same
+// one, as with a config that none can run, rank 0 says it and ends the others before they do.
+void end_all_ranks(Communicator& comm, Exit exit, const char* message);
+
 // Which rank of how many this process was started as, by mpirun, srun, or a launcher that sets RANK,
 // WORLD_SIZE, MASTER_ADDR and MASTER_PORT; asked of the environment alone.
 struct Launch {
@@ -64,10 +68,13 @@ struct Launch {
 // Raises Exit::communication where the environment contradicts itself.
 Launch launch_of_environment();
 
+// Of a process that is on its own, however it was started.
+std::unique_ptr<Communicator> make_one_rank();
 // Connects the ranks of the launch; of one rank, nothing is connected. `device` is where tensors will lie: on
-// CUDA they are added by NCCL. A rank that waits for longer than `timeout_s` for another one ends the run
-// with exit code 7 and says which rank does not answer. Raises Exit::communication when this build has no
-// backend for the launch, or a rank cannot be reached.
+// CUDA they are added by NCCL, and this rank's GPU becomes the current one of the thread that calls. A rank
+// that waits for longer than `timeout_s` for another one ends the run with exit code 7 and says which rank
+// does not answer. Raises Exit::communication when this build has no backend for the launch, or a rank cannot
+// be reached.
 std::unique_ptr<Communicator> make_communicator(Device device, double timeout_s);
 
 }  // namespace keen

@@ -143,6 +143,15 @@ void HostCommunicator::abort(Exit exit) {
   for (;;) std::this_thread::sleep_for(milliseconds(1000));
 }
 
+double HostCommunicator::limit_s() const {
+  return steps_begun_ > 1 ? timeout_s_ : std::max(timeout_s_, kShortestFirstTimeout_s);
+}
+
+void HostCommunicator::give_up(std::string_view what) {
+  start(what, [this] { give_up(); });
+  for (;;) std::this_thread::sleep_for(milliseconds(1000));
+}
+
 void HostCommunicator::serve(const std::function<std::unique_ptr<Messages>()>& connect) {
   try {
     messages_ = connect();
@@ -160,6 +169,12 @@ void HostCommunicator::serve(const std::function<std::unique_ptr<Messages>()>& c
   try {
     serve_jobs();
     messages_.reset();
+  } catch (const Error& error) {
+    // Another rank that ended the run has said why.
+    if (error.exit == Exit::communication)
+      write_err(fmt::format("{}keen: rank {}: step {}: {}: {}\n", clear_line(stderr), rank_, step_.load(),
+                            waits_for_.empty() ? "computing" : waits_for_, error.what()));
+    messages_->abort(static_cast<int>(error.exit));
   } catch (const std::exception& error) {
     write_err(fmt::format("keen: rank {}: step {}: {}: {}\n", rank_, step_.load(), waits_for_, error.what()));
     messages_->abort(static_cast<int>(Exit::communication));
@@ -175,6 +190,7 @@ void HostCommunicator::serve_jobs() {
     if (jobs_.empty()) {
       lock.unlock();
       answer_notes();
+      messages_->poll();  // learns that another rank has ended the run
       lock.lock();
       continue;
     }
@@ -250,7 +266,7 @@ void HostCommunicator::send_bytes(int to, std::span<const std::byte> bytes) {
 void HostCommunicator::wait() {
   const Clock::time_point started = Clock::now();
   Clock::time_point noted = started;
-  const double limit_s = step_ > 1 ? timeout_s_ : std::max(timeout_s_, kShortestFirstTimeout_s);
+  const double limit_s = this->limit_s();
   for (int64_t turn = 0; !messages_->poll(); ++turn) {
     if (turn < 1000)
       sched_yield();

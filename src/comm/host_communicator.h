@@ -30,9 +30,17 @@ class HostCommunicator final : public Communicator {
   void broadcast(std::string& text, std::string_view what) override;
   void send(int to, std::span<const std::byte> bytes, std::string_view what) override;
   void receive(int from, std::span<std::byte> bytes, std::string_view what) override;
-  void at_step(int64_t step) override { step_ = step; }
+  void at_step(int64_t step) override {
+    step_ = step;
+    ++steps_begun_;
+  }
   int64_t bytes_sent() const override { return bytes_sent_; }
   [[noreturn]] void abort(Exit exit) override;
+
+  // For collectives that go another way, from any thread: how long a rank may wait in this step, and the end
+  // of the run when this one has waited longer for `what`, saying who does not answer.
+  double limit_s() const;
+  [[noreturn]] void give_up(std::string_view what);
 
  private:
   struct Job {
@@ -63,7 +71,7 @@ class HostCommunicator final : public Communicator {
   std::string waits_for_;  // of the job that runs; empty while there is none
   bool lower_rank_asked_ = false;
 
-  std::atomic<int64_t> step_ = 0, bytes_sent_ = 0;
+  std::atomic<int64_t> step_ = 0, steps_begun_ = 0, bytes_sent_ = 0;
   std::atomic<int> abort_exit_ = 0;  // not 0: the thread is to end the run with it
   std::mutex mutex_;
   std::condition_variable changed_;

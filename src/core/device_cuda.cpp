@@ -8,15 +8,22 @@ namespace keen::cuda {
 
 namespace {
 
+// Of this thread; with several ranks on a host each has chosen its own.
+int current_device() {
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "asking for the current device");
+  return device;
+}
+
 struct StreamState : LibraryState {
   cudaStream_t stream = nullptr;
   DeviceLimits limits{};
 
   StreamState() {
     check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
-    const auto attribute = [](cudaDeviceAttr which) {
+    const auto attribute = [device = current_device()](cudaDeviceAttr which) {
       int value = 0;
-      check_cuda(cudaDeviceGetAttribute(&value, which, 0), "asking for an attribute of the device");
+      check_cuda(cudaDeviceGetAttribute(&value, which, device), "asking for an attribute of the device");
       return value;
     };
     limits = {.major = attribute(cudaDevAttrComputeCapabilityMajor),
@@ -81,7 +88,7 @@ int device_count() {
 
 DeviceFacts device_facts() {
   cudaDeviceProp properties{};
-  check_cuda(cudaGetDeviceProperties(&properties, 0), "asking for the device's properties");
+  check_cuda(cudaGetDeviceProperties(&properties, current_device()), "asking for the device's properties");
   size_t free_bytes = 0, total_bytes = 0;
   check_cuda(cudaMemGetInfo(&free_bytes, &total_bytes), "asking for free memory");
   int driver = 0, runtime = 0;

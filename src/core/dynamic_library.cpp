@@ -36,7 +36,9 @@ DynamicLibrary::DynamicLibrary(const std::string& name) : name_(name) {
   }
 }
 
-void DynamicLibrary::Close::operator()(void* handle) const { dlclose(handle); }
+void DynamicLibrary::Close::operator()(void* handle) const {
+  if (!keeps) dlclose(handle);
+}
 
 void* DynamicLibrary::address_of(const char* symbol, const char* needed_for) const {
   if (!handle_)

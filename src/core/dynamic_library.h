@@ -16,6 +16,8 @@ class DynamicLibrary {
 
   bool found() const { return handle_ != nullptr; }
   const std::string& name() const { return name_; }
+  // It stays in memory until the process ends: for libraries whose threads outlive what was asked of them.
+  void keep_open() { handle_.get_deleter().keeps = true; }
   // What the system says about a library that was not found.
   const std::string& complaint() const { return complaint_; }
 
@@ -27,6 +29,8 @@ class DynamicLibrary {
 
  private:
   struct Close {
+    bool keeps;
+    Close() : keeps(false) {}
     void operator()(void* handle) const;
   };
   void* address_of(const char* symbol, const char* needed_for) const;

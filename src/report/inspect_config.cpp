@@ -128,7 +128,7 @@ class ConfigInspector {
       dtype_ = resolve_precision(config_.precision, *device_);
       facts_.add("device", fmt::format("{}, {}", name_of(*device_), name_of(dtype_)));
       if (train) {
-        const std::unique_ptr<Communicator> comm = make_communicator(Device::cpu, 600);
+        const std::unique_ptr<Communicator> comm = make_one_rank();
         uses = Trainer(config_, *train, validation ? &*validation : nullptr, *comm, true).memory();
       }
     } catch (const Error& error) {

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "core/build.h"
 #include "core/console.h"
@@ -80,6 +79,7 @@ class Run {
   bool evaluation_is_owed_ = false;  // a signal came before the step's validation row was there
   bool ends_together_ = false;
   double elapsed_before_s_ = 0;
+  int64_t sent_before_ = 0;
   Clock::time_point started_ = Clock::now();
 };
 
@@ -248,6 +248,7 @@ void Run::train() {
   if (config_.log.tensorboard && directory_ != nullptr)
     tensorboard_.emplace(path_, trainer_.state.step, trainer_.state.tokens, warn);
   started_ = Clock::now();
+  sent_before_ = comm_.bytes_sent();
   if (evaluation_is_owed_) {
     evaluate();
     if (trainer_.stop_asked()) stop_by_signal();
@@ -258,6 +259,7 @@ void Run::train() {
     if (result.outcome == StepResult::Outcome::interrupted) stop_by_signal();
     if (result.outcome == StepResult::Outcome::non_finite) {
       skip_step(result);
+      if (comm_.size() > 1 && trainer_.stop_asked()) stop_by_signal();
       continue;
     }
     skips_in_a_row_ = 0;
@@ -268,7 +270,10 @@ void Run::train() {
     if (trainer_.stop_asked()) stop_by_signal();
     if (last || save_is_due()) save(last);
   }
-  record_event("stop", {{"step", trainer_.state.step}, {"reason", "done"}});
+  Json stop = {{"step", trainer_.state.step}, {"reason", "done"}};
+  if (comm_.size() > 1)
+    stop["sent_bytes"] = comm_.bytes_sent() - sent_before_;  // of this rank, in these steps
+  record_event("stop", stop);
   if (directory_ != nullptr) log_.finished(seconds_since(started_));
 }
 
@@ -383,6 +388,38 @@ void Run::stop_by_signal() {
        signal != 0 ? fmt::format("signal {}", signal) : "a signal to another rank", trainer_.state.step);
 }
 
+// Of several ranks an error of one is the end of all, with its exit code. While what the communicator still
+// works on is there: this does not return.
+void end_all_ranks(Communicator& comm, const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const Error& error) {
+    keen::end_all_ranks(comm, error.exit, error.what());
+  } catch (const std::bad_alloc&) {
+    keen::end_all_ranks(comm, Exit::device,
+                        "out of memory; lower batch.micro_sequences or model.context, or set \"recompute\": "
+                        "\"block\"");
+  } catch (const std::exception& error) {
+    keen::end_all_ranks(comm, Exit::internal, error.what());
+  }
+}
+
+// Ranks with another config or other data would train something that nobody asked for.
+void check_same_everywhere(Communicator& comm, const RunConfig& config, const Dataset& train,
+                           const Dataset* validation) {
+  const Device device = resolve_device(config.device);
+  const std::string own = fmt::format("{}{}\n{}\n{} {}", effective_config(config), train.fingerprint(),
+                                      validation != nullptr ? validation->fingerprint() : "", name_of(device),
+                                      name_of(resolve_precision(config.precision, device)));
+  std::string of_rank_0 = own;
+  comm.broadcast(of_rank_0, "the config of rank 0");
+  if (of_rank_0 != own)
+    fail(Exit::usage,
+         "rank {} has another config, other data, or another device or precision by \"auto\" than rank 0; "
+         "every rank must read the same files",
+         comm.rank());
+}
+
 // What every rank does. `ends_together` tells whether what this raises is raised by all of them.
 void train_rank(const RunConfig& config, const RunOptions& options, Communicator& comm, bool& ends_together) {
   const auto stopped = [] { return stop_signal() != 0; };
@@ -392,6 +429,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
   std::optional<Dataset> validation;
   if (config.data.validation) validation.emplace(*config.data.validation, config.model.vocab_size, stopped);
   const Dataset* validation_data = validation ? &*validation : nullptr;
+  check_same_everywhere(comm, config, train, validation_data);
   const fs::path path = options.run_dir.empty() ? fs::path("runs") / config.name : options.run_dir;
 
   if (options.dry_run) {
@@ -422,23 +460,17 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
   const StartupFacts facts{config,      trainer,          train,        validation_data,
                            comm.size(), gemm_flops_per_s, path.string()};
   if (leads) write_out(startup_table(facts) + "\n");
-  Run run(config, options, path, leads ? &*directory : nullptr, comm, trainer, train, validation_data,
-          gemm_flops_per_s);
-  if (leads) directory->write_environment(environment_json(facts));
+  std::optional<Run> run;
   try {
-    run.train();
+    run.emplace(config, options, path, leads ? &*directory : nullptr, comm, trainer, train, validation_data,
+                gemm_flops_per_s);
+    if (leads) directory->write_environment(environment_json(facts));
+    run->train();
   } catch (...) {
-    ends_together = run.ends_together();
+    ends_together = run && run->ends_together();
+    if (comm.size() > 1 && !ends_together) end_all_ranks(comm, std::current_exception());
     throw;
   }
-}
-
-// An error of one rank is the end of all. Where all have the same one, as with a config that none can run,
-// rank 0 says it and ends the others before they do.
-void end_all_ranks(Communicator& comm, Exit exit, const char* message) {
-  if (comm.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  write_err(fmt::format("{}keen: rank {}: error: {}\n", clear_line(stderr), comm.rank(), message));
-  comm.abort(exit);
 }
 
 }  // namespace
@@ -451,12 +483,11 @@ void run_training(const RunConfig& config, const RunOptions& options) {
   try {
     train_rank(config, options, *comm, ends_together);
   } catch (const Error& error) {
-    if (comm->size() > 1 && !ends_together) end_all_ranks(*comm, error.exit, error.what());
-    // Rank 0 speaks for all.
-    if (comm->rank() > 0) throw Error(error.exit, "");
+    if (comm->size() > 1 && !ends_together) end_all_ranks(*comm, std::current_exception());
+    if (comm->rank() > 0) throw Error(error.exit, "");  // rank 0 speaks for all
     throw;
-  } catch (const std::exception& error) {
-    if (comm->size() > 1) end_all_ranks(*comm, Exit::internal, error.what());
+  } catch (...) {
+    if (comm->size() > 1) end_all_ranks(*comm, std::current_exception());
     throw;
   }
 }

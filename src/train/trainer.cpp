@@ -180,8 +180,7 @@ void Trainer::start_sum_of_gradients(int64_t part) {
 void Trainer::measure_gradients() {
   ops::sum_of_squares(ctx_, grad_square_sums_, gpt.params.grad(), measured_);
   if (comm_.size() > 1 && !ctx_.planning) {
-    const double stop = stop_signal() != 0 ? 1 : 0;
-    copy_now(stops_, view_of(std::span(&stop, 1)));
+    tell_stop();
     comm_.sum(ctx_, shares_out() ? summed_ : summed_.rows(grad_square_sums_.count(), summed_.count()),
               "the loss and the gradient norm");
   }
@@ -203,6 +202,24 @@ void Trainer::update_weights(double lr) {
                     .beta2 = optimizer.beta2,
                     .eps = optimizer.eps,
                     .clip = clip_});
+}
+
+// Host and device exchange the numbers of a step through this: loss, norm, stops, and what this rank adds to
+// the last.
+Tensor Trainer::result_numbers() {
+  if (!result_) result_.emplace(ctx_.device, 4 * int64_t{sizeof(double)}, "the result of a step");
+  return result_->as_tensor(4, DType::f64);
+}
+
+void Trainer::tell_stop() {
+  const double stop = stop_signal() != 0 ? 1 : 0;
+  if (ctx_.device == Device::cpu) {
+    *stops_.as<double>() = stop;
+    return;
+  }
+  const Tensor numbers = result_numbers();
+  numbers.as<double>()[3] = stop;
+  copy(ctx_, stops_, numbers.rows(3, 4));
 }
 
 // The values that ops read, of what the other ranks have updated.
@@ -227,8 +244,7 @@ void Trainer::read_result(StepResult& result) {
     result.grad_norm = *clip_.as<double>();
     stop_agreed_ = *stops_.as<double>() > 0;
   } else {
-    if (!result_) result_.emplace(ctx_.device, 3 * int64_t{sizeof(double)}, "the result of a step");
-    const Tensor numbers = result_->as_tensor(3, DType::f64);
+    const Tensor numbers = result_numbers();
     copy(ctx_, numbers.rows(0, 1), loss_);
     copy(ctx_, numbers.rows(1, 2), clip_.rows(0, 1));
     copy(ctx_, numbers.rows(2, 3), stops_);
@@ -253,7 +269,7 @@ std::optional<double> Trainer::validate() {
       [&](int64_t, std::span<const double> losses) {
         sum = std::accumulate(losses.begin(), losses.end(), sum);
       },
-      [] { return stop_signal() != 0; }, {.part = comm_.rank(), .of = comm_.size()});
+      [this] { return stop_agreed_ || stop_signal() != 0; }, {.part = comm_.rank(), .of = comm_.size()});
   std::array<double, 2> summed = {sum, whole ? 0.0 : 1.0};
   comm_.sum(summed, "the validation loss");
   if (summed[1] > 0) {

@@ -86,6 +86,8 @@ class Trainer {
   void measure_gradients();
   void update_weights(double lr);
   void gather_values();
+  Tensor result_numbers();
+  void tell_stop();
   void read_result(StepResult& result);
   bool shares_out() const { return gpt.params.sharing().share_out; }
 

@@ -145,7 +145,7 @@ class TinyRun {
 struct TinyTrainer {
   explicit TinyTrainer(const RunConfig& config, bool plan_only = false)
       : train(config.data.train, config.model.vocab_size),
-        comm(make_communicator(Device::cpu, 600)),
+        comm(make_one_rank()),
         trainer(config, train, with_validation(config), *comm, plan_only) {}
 
   Dataset train;
