@@ -35,8 +35,9 @@ heading() {
   stage=$((stage + 1)) stage_name=$1 stage_started=$SECONDS
   printf '\n== %d/8 %s\n' "$stage" "$stage_name"
 }
-trap 'echo "quickstart: stopped in stage $stage ($stage_name); run it again to go on from there" >&2' ERR
-trap 'exit 75' INT TERM
+tell_how_to_go_on() { echo "quickstart: stopped in stage $stage ($stage_name); run it again to go on from there" >&2; }
+trap tell_how_to_go_on ERR
+trap 'tell_how_to_go_on; exit 75' INT TERM
 
 heading "Packages"
 if $install; then scripts/install.sh --without-tests; else echo "left alone (--no-install)"; fi

@@ -88,14 +88,8 @@ class CompareCommand final : public Command {
   }
 
   // A directory of runs in the place of a run is an easy slip.
-  static std::string runs_inside(const std::filesystem::path& directory) {
-    namespace fs = std::filesystem;
-    std::error_code ignored;
-    int64_t inside = 0;
-    for (fs::directory_iterator entry(directory, ignored), end; !ignored && entry != end;
-         entry.increment(ignored))
-      inside += fs::exists(entry->path() / "metrics.jsonl", ignored) ||
-                fs::exists(entry->path() / "config.json", ignored);
+  static std::string hint_at_runs_inside(const std::filesystem::path& directory) {
+    const size_t inside = runs_inside(directory).size();
     if (inside == 0) return "";
     return fmt::format("{}: no run itself, but a directory that holds {}; did you mean {}?",
                        directory.string(), inside == 1 ? "a run" : fmt::format("{} runs", inside),
@@ -122,8 +116,8 @@ class CompareCommand final : public Command {
         runs.push_back(read_run(path));
         if (is_baseline(path) && !std::exchange(found, true)) baseline_index_ = runs.size() - 1;
       } catch (const Error& error) {
-        const std::string inside = runs_inside(path);
-        const std::string reason = inside.empty() ? error.what() : inside;
+        const std::string hint = hint_at_runs_inside(path);
+        const std::string reason = hint.empty() ? error.what() : hint;
         if (is_baseline(path) || assert_equal_ || paths.size() == 1) fail(error.exit, "{}", reason);
         write_warning(reason);
         unread_.push_back(path.string());

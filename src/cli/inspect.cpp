@@ -11,13 +11,16 @@ namespace {
 class InspectCommand final : public Command {
  public:
   InspectCommand() : Command("Tell what a file or directory is, and whether it is whole", "inspect") {
-    add_option("PATH", path_, "A config, run directory, checkpoint, dataset, shard or tokenizer")->required();
+    add_option("PATH", path_,
+               "A config, run directory, directory of runs, checkpoint, dataset, shard or tokenizer")
+        ->required();
     add_flag("--all", all_, "Show every tensor, head, checkpoint and shard, where many are summed up");
     add_flag("--json", json_, "Print one JSON document, which has everything");
     footer(
         "Everything is read and every hash compared. Exits 2 for a config that is wrong, 3 for "
         "damaged data, 4 for a checkpoint that is damaged or holds numbers that are not finite.\n\n"
         "  keen inspect configs/paper-162m-b.json\n"
+        "  keen inspect runs\n"
         "  keen inspect runs/quickstart-ssmax\n"
         "  keen inspect runs/quickstart-ssmax/checkpoints/step_00001000 --all");
   }

@@ -5,6 +5,7 @@
 #include "data/dataset.h"
 #include "model/gpt.h"
 #include "report/inspect_kinds.h"
+#include "report/run.h"
 #include "train/checkpoint.h"
 #include "train/summary.h"
 
@@ -67,10 +68,11 @@ Inspection inspect(const fs::path& path, const InspectOptions& options) {
     const fs::path name = clean.has_filename() ? clean.filename() : clean.parent_path().filename();
     if (has(kManifestFile) || step_of_name(name.string()) >= 0) return inspect_checkpoint(path, options);
     if (has(kDatasetFile)) return inspect_dataset(path, options);
-    if (has("metrics.jsonl") || has("config.json")) return inspect_run(path, options);
+    if (is_run(path)) return inspect_run(path, options);
+    if (!runs_inside(path).empty()) return inspect_runs(path, options);
     fail(Exit::usage,
          "{}: a directory without manifest.json (a checkpoint), dataset.json (a dataset), metrics.jsonl or "
-         "config.json (a run)",
+         "config.json (a run), and without a run inside",
          path.string());
   }
   const std::string extension = path.extension().string();

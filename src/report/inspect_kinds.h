@@ -10,6 +10,7 @@ namespace keen {
 
 Inspection inspect_config(const std::filesystem::path& path, const InspectOptions& options);
 Inspection inspect_run(const std::filesystem::path& path, const InspectOptions& options);
+Inspection inspect_runs(const std::filesystem::path& path, const InspectOptions& options);
 Inspection inspect_checkpoint(const std::filesystem::path& path, const InspectOptions& options);
 Inspection inspect_tensors(const std::filesystem::path& path, const InspectOptions& options);
 Inspection inspect_dataset(const std::filesystem::path& path, const InspectOptions& options);

@@ -158,14 +158,16 @@ class RunInspector {
     facts_.add("step", fmt::format("{} of {}", with_commas(run_.steps.value_or(0)),
                                    run_.planned_steps ? with_commas(*run_.planned_steps) : "-"));
     if (run_.tokens) facts_.add("tokens", short_count(static_cast<double>(*run_.tokens)));
-    if (run_.elapsed_s)
-      facts_.add("time",
-                 fmt::format(
-                     "{}{}", duration(*run_.elapsed_s),
-                     run_.tokens_per_s ? fmt::format(", {} tokens/s", short_count(*run_.tokens_per_s)) : ""));
+    if (run_.training_s && run_.elapsed_s)
+      facts_.add(
+          "time",
+          fmt::format("{} of training{}; {} with evaluation and saving", duration(*run_.training_s),
+                      run_.tokens_per_s ? fmt::format(" ({} tokens/s)", short_count(*run_.tokens_per_s)) : "",
+                      duration(*run_.elapsed_s)));
     json["steps"] = run_.steps ? Json(*run_.steps) : Json(nullptr);
     json["planned_steps"] = run_.planned_steps ? Json(*run_.planned_steps) : Json(nullptr);
     json["tokens"] = run_.tokens ? Json(*run_.tokens) : Json(nullptr);
+    json["training_s"] = number_or_null(run_.training_s);
     json["elapsed_s"] = number_or_null(run_.elapsed_s);
     json["tokens_per_s"] = number_or_null(run_.tokens_per_s);
     add_losses();

@@ -379,6 +379,20 @@ std::string RunRecord::parent_name() const {
 
 RunRecord read_run(const fs::path& directory) { return read_run_below(directory, {}); }
 
+bool is_run(const fs::path& directory) {
+  std::error_code ignored;
+  return fs::exists(directory / "metrics.jsonl", ignored) || fs::exists(directory / "config.json", ignored);
+}
+
+std::vector<fs::path> runs_inside(const fs::path& directory) {
+  std::vector<fs::path> runs;
+  std::error_code error;
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error))
+    if (is_run(entry->path())) runs.push_back(entry->path());
+  std::sort(runs.begin(), runs.end());
+  return runs;
+}
+
 std::optional<Interpolated> loss_at(const std::vector<Point>& curve, int64_t tokens) {
   const auto after =
       std::find_if(curve.begin(), curve.end(), [&](const Point& p) { return p.tokens >= tokens; });

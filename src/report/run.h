@@ -76,6 +76,10 @@ struct RunRecord {
 // once.
 RunRecord read_run(const std::filesystem::path& directory);
 
+// Whether a directory is a run's: it has a config or a log. And those right inside of a directory, by name.
+bool is_run(const std::filesystem::path& directory);
+std::vector<std::filesystem::path> runs_inside(const std::filesystem::path& directory);
+
 // The loss of a curve at a token count, between two of its points by a straight line, never outside them.
 // Empty when there is no such value, or one of the two points is not finite.
 struct Interpolated {

@@ -41,6 +41,20 @@ void check_same_order(const RunConfig& config, const RunConfig& parent, const st
          parent_fingerprint, config.data.train, fingerprint);
 }
 
+// Another attention leaves every matrix in its place. A matrix that has none, or that starts from random
+// values, comes of a model that was built differently, which nobody should have to find in a long table.
+void warn_of_matrices(const LoadReport& tensors, const Warn& warn) {
+  const auto name_those = [&](TensorFate::Kind kind, std::string_view what) {
+    std::vector<std::string> names;
+    for (const TensorFate& fate : tensors)
+      if (fate.kind == kind && std::max(fate.shape.rank, fate.stored.rank) > 1) names.push_back(fate.name);
+    if (!names.empty()) warn(fmt::format("{}: {}", what, fmt::join(names, ", ")));
+  };
+  name_those(TensorFate::Kind::dropped,
+             "the model has no place for these matrices of the parent, which are left out");
+  name_those(TensorFate::Kind::fresh, "the parent lacks these matrices, which start from random values");
+}
+
 }  // namespace
 
 ForkPlan plan_fork(const Params& params, const RunConfig& config, const std::string& path,
@@ -49,6 +63,7 @@ ForkPlan plan_fork(const Params& params, const RunConfig& config, const std::str
   plan.parent = resolve_checkpoint(path, warn);
   plan.tensors = compare_tensors(plan.parent, params, scales_set_anew(plan.parent, config.model));
   check_match(plan.tensors, Match::by_name, plan.parent);
+  warn_of_matrices(plan.tensors, warn);
   if (config.init.step == KeepOrReset::keep)
     check_same_order(config, load_run_config(plan.parent.file("config.json")), plan.parent.data_fingerprint,
                      train.fingerprint());

@@ -21,7 +21,8 @@ struct ForkReport : ForkPlan {
 
 // Finds the checkpoint that `path` names and compares its tensors with those of `params`; loads nothing.
 // Raises what fork_run raises: Exit::checkpoint when there is none that is whole, and naming every tensor
-// whose shape differs; Exit::usage and Exit::data where init.step: keep cannot go on.
+// whose shape differs; Exit::usage and Exit::data where init.step: keep cannot go on. Warns where a matrix of
+// one has no counterpart in the other, as with another number of layers.
 ForkPlan plan_fork(const Params& params, const RunConfig& config, const std::string& path,
                    const Dataset& train, const Warn& warn);
 

@@ -127,6 +127,28 @@ TEST(Inspect, ARunTellsWhereItStandsAndWhatItDid) {
   EXPECT_EQ(damaged.json()["checkpoints"][2]["whole"], true);
 }
 
+TEST(Inspect, ADirectoryOfRunsIsATableOfThem) {
+  const TinyRun shell;
+  ASSERT_EQ(shell.train({"--run-dir", "runs/a"}).exit, 0);
+  ASSERT_EQ(shell.train({"--run-dir", "runs/b", "--set", "schedule.stop_after=6"}).exit, 0);
+  const Outcome people = shell.keen({"inspect", "runs"});
+  EXPECT_EQ(people.exit, 0) << people.err;
+  const std::string text = on_one_line(people.out);
+  for (const char* part :
+       {"runs: a directory of 2 runs", "a finished 12 of 12", "b stopped where stop_after said 6 of 12"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << " is not in: " << text;
+  expect_narrow(people.out);
+  const Json json = shell.keen({"inspect", "runs", "--json"}).json();
+  ASSERT_EQ(json["runs"].size(), 2u);
+  EXPECT_EQ(json["runs"][1], shell.keen({"inspect", "runs/b", "--json"}).json())
+      << "the same as of the run alone";
+
+  flip_byte(shell.checkpoint(6, "runs/b") / "model.safetensors", 3000);
+  const Outcome damaged = shell.keen({"inspect", "runs"});
+  expect_error(Outcome{damaged.exit, "", damaged.err}, 4, {"runs/b", "step_00000006"});
+  EXPECT_NE(on_one_line(damaged.out).find("1 of 2 whole"), std::string::npos) << damaged.out;
+}
+
 TEST(Inspect, ARunThatTrainsAndOneThatWasKilledAreTold) {
   TinyRun shell;
   shell.output_to("train.out");  // the child goes on writing there

@@ -132,6 +132,32 @@ TEST_F(ForkTest, SsmaxToSoftmaxDropsS) {
   EXPECT_NE(describe(forked.report).find("dropped"), std::string::npos);
 }
 
+TEST_F(ForkTest, MatricesWithoutACounterpartAreWarnedOf) {
+  train_parent(R"("ssmax")");
+  std::vector<std::string> warnings;
+  const auto plan_with_layers = [&](int64_t layers) {
+    RunConfig config = run.config;
+    config.model.layers = layers;
+    config.model.attention = parse_attention("softmax", layers, config.model.context);
+    config.init.from = run.path("parent").string();
+    const TinyTrainer tiny(config);
+    warnings.clear();
+    plan_fork(tiny.trainer.gpt.params, config, *config.init.from, tiny.train,
+              [&](const std::string& sentence) { warnings.push_back(sentence); });
+  };
+  plan_with_layers(1);
+  ASSERT_EQ(warnings.size(), 1U);
+  EXPECT_NE(warnings[0].find("no place for these matrices of the parent"), std::string::npos);
+  EXPECT_NE(warnings[0].find("blocks.1.attn.qkv.weight, "), std::string::npos) << warnings[0];
+  EXPECT_EQ(warnings[0].find("attn.s"), std::string::npos) << warnings[0];
+  plan_with_layers(3);
+  ASSERT_EQ(warnings.size(), 1U);
+  EXPECT_NE(warnings[0].find("start from random values: blocks.2.attn.qkv.weight, "), std::string::npos)
+      << warnings[0];
+  plan_with_layers(2);
+  EXPECT_TRUE(warnings.empty()) << "another attention alone is what forks are for";
+}
+
 TEST_F(ForkTest, ALearnedScaleIsTakenOver) {
   train_parent(R"("ssmax")");
   Forked forked(child(R"("ssmax")"));
