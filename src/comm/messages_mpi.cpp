@@ -25,7 +25,8 @@ class MpiMessages final : public Messages {
       fail(Exit::communication, "this MPI library cannot be used by programs with threads");
   }
   ~MpiMessages() override {
-    notes_to_send_.clear();
+    forget_sent_notes();
+    for (auto& note : notes_to_send_) note.release();  // MPI still reads them
     MPI_Finalize();
   }
 
@@ -53,11 +54,7 @@ class MpiMessages final : public Messages {
   }
 
   void send_note(int to, const Note& note) override {
-    std::erase_if(notes_to_send_, [](const auto& sent) {
-      int done = 0;
-      MPI_Test(&sent->request, &done, MPI_STATUS_IGNORE);
-      return done != 0;
-    });
+    forget_sent_notes();
     SentNote& sent = *notes_to_send_.emplace_back(std::make_unique<SentNote>(note));
     MPI_Isend(&sent.note, sizeof(Note), MPI_BYTE, to, kNoteTag, MPI_COMM_WORLD, &sent.request);
   }
@@ -84,6 +81,13 @@ class MpiMessages final : public Messages {
     explicit SentNote(const Note& note) : note(note) {}
   };
 
+  void forget_sent_notes() {
+    std::erase_if(notes_to_send_, [](const auto& sent) {
+      int done = 0;
+      MPI_Test(&sent->request, &done, MPI_STATUS_IGNORE);
+      return done != 0;
+    });
+  }
   template <class Span, class F> void each_piece(Span bytes, const F& begin) {
     for (size_t at = 0; at < bytes.size(); at += kLongest)
       begin(bytes.subspan(at, std::min(kLongest, bytes.size() - at)), &begun_.emplace_back(MPI_REQUEST_NULL));
