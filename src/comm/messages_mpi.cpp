@@ -1,7 +1,9 @@
 // Messages over MPI (MPI: A Message-Passing Interface Standard, version 3.1, 2015).
 #include <mpi.h>
 
+#include <chrono>
 #include <cstdio>
+#include <thread>
 #include <vector>
 
 #include "comm/messages.h"
@@ -13,6 +15,7 @@ namespace {
 
 constexpr int kDataTag = 0, kNoteTag = 1;
 constexpr size_t kLongest = size_t{1} << 30;  // MPI counts in int
+constexpr auto kAbortTime = std::chrono::seconds(5);
 
 class MpiMessages final : public Messages {
  public:
@@ -70,6 +73,12 @@ class MpiMessages final : public Messages {
 
   void abort(int exit) override {
     std::fflush(nullptr);
+    // OpenMPI's MPI_Abort asks mpirun how to word its message, and waits for ever where that already ends the
+    // job.
+    std::thread([exit] {
+      std::this_thread::sleep_for(kAbortTime);
+      std::_Exit(exit);
+    }).detach();
     MPI_Abort(MPI_COMM_WORLD, exit);
     std::_Exit(exit);
   }
