@@ -13,7 +13,7 @@ class MpiRun : public RankRun {
   // mpirun as the README has it; `programs` follow, as "-n 3 keen train ...".
   pid_t start_mpirun(const std::vector<std::string>& programs) const {
     std::vector<std::string> arguments = {"--oversubscribe",           "--bind-to", "none", "--mca",
-                                          "odls_base_sigkill_timeout", "60"};
+                                          "odls_base_sigkill_timeout", "2"};
     arguments.insert(arguments.end(), programs.begin(), programs.end());
     // What the MPI library never frees is not ours to find.
     return start_program(KEEN_MPIRUN, arguments,

@@ -19,8 +19,9 @@ class RankRun : public TinyRun {
                   const std::vector<std::string>& environment = {}, int come = -1) {
     const int port = free_port();
     Job job;
+    ++jobs_;
     for (int rank = 0; rank < (come < 0 ? size : come); ++rank) {
-      const std::string name = "rank" + std::to_string(rank);
+      const std::string name = "job" + std::to_string(jobs_) + "-rank" + std::to_string(rank);
       output_to(name + ".out");
       errors_to(name + ".err");
       const std::string number = std::to_string(rank);
@@ -66,6 +67,9 @@ class RankRun : public TinyRun {
       largest = std::max(largest, std::abs(v[i].at("loss").get<double>() - w[i].at("loss").get<double>()));
     return largest;
   }
+
+ private:
+  int jobs_ = 0;  // started so far
 };
 
 // 50 steps of a mixed model with accumulation and clipping.

@@ -6,23 +6,19 @@
 namespace keen::testing {
 namespace {
 
-TEST(Ranks, AnyNumberOfThemTrainsTheSame) {
+// As the log shows it, with nine digits; tests/train/ranks_test.cpp compares all numbers of ranks in full.
+TEST(Ranks, ThreeTrainTheSameAsOne) {
   RankRun shell;
   for (const auto& [precision, tolerance] :
-       {std::pair<std::string, double>{"fp64", 1e-10}, {"fp32", 1e-5}, {"bf16", 2e-2}})
-    for (const bool tied : {true, false}) {
-      shell.configure(mixed(precision, tied));
-      const std::string base = "runs/" + precision + (tied ? "t" : "u");
-      shell.train_ranks(1, base);
-      for (const int ranks : {2, 3, 4})
-        for (const int zero : {0, 1}) {
-          if (precision != "fp64" && (ranks == 4 || tied)) continue;
-          const std::string run = base + std::to_string(ranks) + std::to_string(zero);
-          shell.train_ranks(ranks, run, {"--set", "parallel.zero=" + std::to_string(zero)});
-          // The log has 9 digits.
-          EXPECT_LT(shell.difference(base, run), std::max(tolerance, 1e-8)) << run;
-        }
+       {std::pair<std::string, double>{"fp64", 1e-8}, {"fp32", 1e-5}, {"bf16", 2e-2}}) {
+    shell.configure(mixed(precision, precision == "fp32"));
+    shell.train_ranks(1, "runs/" + precision);
+    for (const std::string zero : {"0", "1"}) {
+      const std::string run = "runs/" + precision + zero;
+      shell.train_ranks(3, run, {"--set", "parallel.zero=" + zero});
+      EXPECT_LT(shell.difference("runs/" + precision, run), tolerance) << run;
     }
+  }
 }
 
 TEST(Ranks, TheSameNumberGivesTheSameBits) {
@@ -85,10 +81,10 @@ double own_memory(pid_t process) {
   return at == std::string::npos ? 0 : 1024 * std::stod(status.substr(at + 8));
 }
 
-// What each rank takes from the system, of a model of 10 million parameters.
+// What each rank takes from the system, of a model of 6 million parameters.
 TEST(Ranks, EachProcessTakesItsShareOfTheOptimizersState) {
   RankRun shell;
-  shell.configure({{"model", {{"width", 512}, {"mlp_width", 2048}, {"layers", 3}}},
+  shell.configure({{"model", {{"width", 384}, {"mlp_width", 1536}, {"layers", 3}}},
                    {"schedule", {{"steps", 1000000}}},
                    {"batch", {{"micro_sequences", 1}}},
                    {"evaluate", {{"every", 0}}},
@@ -110,7 +106,7 @@ TEST(Ranks, EachProcessTakesItsShareOfTheOptimizersState) {
     const Json environment =
         Json::parse(content_of(shell / ("runs/p" + std::to_string(ranks) + "0/environment.json")));
     moments = environment["memory_bytes"]["optimizer moments"];
-    ASSERT_GT(moments, 7e7);
+    ASSERT_GT(moments, 4e7);
     for (size_t rank = 0; rank < whole.size(); ++rank)
       EXPECT_NEAR((moments - (whole[rank] - shared[rank])) / moments, 1.0 / ranks, 0.04) << rank;
   }
@@ -122,29 +118,30 @@ TEST(Ranks, ASaveMayTakeLongerThanTheLimit) {
   const std::string pause = "KEEN_FAULT=fsync@optimizer.safetensors:pause";
   const std::vector<std::string> more = {"--set", "parallel.timeout_s=1", "--set", "batch.sequences=6",
                                          "--set", "evaluate.every=0"};
-  for (const int zero : {0, 1}) {
+  std::vector<RankRun::Job> jobs;
+  for (const std::string zero : {"0", "1"}) {
     auto arguments = more;
-    arguments.insert(arguments.end(), {"--set", "parallel.zero=" + std::to_string(zero), "--run-dir",
-                                       "runs/z" + std::to_string(zero)});
-    const auto outcomes = shell.end_of(shell.start_ranks(3, arguments, {pause}));
+    arguments.insert(arguments.end(), {"--set", "parallel.zero=" + zero, "--run-dir", "runs/z" + zero});
+    jobs.push_back(shell.start_ranks(3, arguments, {pause}));
+  }
+  for (const RankRun::Job& job : jobs) {
+    const auto outcomes = shell.end_of(job);
     for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome.exit, 0) << outcome.err;
     EXPECT_TRUE(outcomes[0].says("saving the checkpoint of step 4 takes longer")) << outcomes[0].err;
     EXPECT_EQ(outcomes[1].err + outcomes[2].err, "");
   }
   // A stuck rank is found all the same.
   const auto job = shell.start_ranks(3, more, {pause});
-  EXPECT_TRUE(TinyRun::until([&] {
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(shell / "runs"))
-      if (entry.path().native().find("runs/c/checkpoints/.step_00000004.tmp") != std::string::npos &&
-          entry.path().filename() == "optimizer.safetensors")
-        return true;
-    return false;
-  }));
+  const auto errors = [&] { return content_of(shell / (job.outputs[0] + ".err")); };
+  EXPECT_TRUE(TinyRun::until([&] { return errors().find("takes longer") != std::string::npos; }));
   kill(job.ranks[1], SIGSTOP);
-  const Outcome zero = shell.end_of(job, 0), two = shell.end_of(job, 2);
-  for (const Outcome& outcome : {zero, two}) EXPECT_EQ(outcome.exit, 7) << outcome.err;
-  EXPECT_TRUE(two.says("rank 1 does not answer") && two.says("rank 0 is in step 4, working on saving"))
-      << two.err << zero.err;
+  std::string said;
+  for (const int rank : {0, 2}) {
+    const Outcome outcome = shell.end_of(job, rank);
+    EXPECT_EQ(outcome.exit, 7) << outcome.err;
+    said += outcome.err;
+  }
+  EXPECT_NE(said.find("rank 1 does not answer"), std::string::npos) << said;
   kill(job.ranks[1], SIGKILL);
   shell.end_of(job, 1);
 }
