@@ -14,8 +14,8 @@ packages=(
   # the corpus of the quickstart
   dict-gcide
 )
-# Tests and benchmarks; the browser (290 MB) opens the page of `keen compare --html`.
-test_packages=(libgtest-dev libbenchmark-dev python3 chromium)
+# Tests and benchmarks; the browser (290 MB) opens the page of `keen compare --html`, iproute2 makes two hosts of one.
+test_packages=(libgtest-dev libbenchmark-dev python3 chromium iproute2)
 
 tests=true list=false
 for argument in "$@"; do

@@ -27,6 +27,7 @@ class OneRank final : public Communicator {
   void send(int, std::span<const std::byte>, std::string_view) override { refuse(); }
   void receive(int, std::span<std::byte>, std::string_view) override { refuse(); }
   void at_step(int64_t) override {}
+  void works_on(std::string_view) override {}
   int64_t bytes_sent() const override { return 0; }
   void abort(Exit exit) override { std::_Exit(static_cast<int>(exit)); }
 
@@ -58,6 +59,17 @@ constexpr Names kNames[] = {
     {Launch::By::mpi, "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"},
     {Launch::By::mpi, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"},
 };
+
+// An MPI library that does not understand the launcher makes each process the only rank of a run of its own.
+void check_launch(const Communicator& comm, const Launch& launch) {
+  if (comm.size() != launch.size || comm.rank() != launch.rank)
+    fail(
+        Exit::communication,
+        "the launcher started rank {} of {}, but to the MPI library this is rank {} of {}; start keen by the "
+        "mpirun of that library, or over TCP by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as "
+        "scripts/train.slurm does",
+        launch.rank, launch.size, comm.rank(), comm.size());
+}
 
 // By NCCL where tensors lie on CUDA. Ranks that see a GPU beside ranks that see none would not meet.
 std::unique_ptr<Communicator> with_device(std::unique_ptr<HostCommunicator> host, Device device,
@@ -100,10 +112,11 @@ Launch launch_of_environment() {
 
 std::unique_ptr<Communicator> make_one_rank() { return std::make_unique<OneRank>(); }
 
-std::unique_ptr<Communicator> make_communicator(Device device, double timeout_s) {
+std::unique_ptr<Communicator> make_communicator(Device device, double timeout_s,
+                                                const std::function<bool()>& stopped) {
   const Launch launch = launch_of_environment();
   if (launch.size == 1) return std::make_unique<OneRank>();
-  std::function<std::unique_ptr<Messages>()> connect = [timeout_s] { return connect_tcp(timeout_s); };
+  std::function<std::unique_ptr<Messages>()> connect = [&] { return connect_tcp(timeout_s, stopped); };
   if (launch.by == Launch::By::mpi) {
     if constexpr (kMpiBuilt)
       connect = connect_mpi;
@@ -118,7 +131,9 @@ std::unique_ptr<Communicator> make_communicator(Device device, double timeout_s)
         Exit::communication,
         "several ranks on CUDA need NCCL, which this build of keen lacks; build it where nccl.h is found, or "
         "set \"device\": \"cpu\"");
-  return with_device(std::make_unique<HostCommunicator>(connect, timeout_s), device, launch.local_rank);
+  auto host = std::make_unique<HostCommunicator>(connect, timeout_s, stopped);
+  check_launch(*host, launch);
+  return with_device(std::move(host), device, launch.local_rank);
 }
 
 }  // namespace keen

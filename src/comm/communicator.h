@@ -10,6 +10,7 @@
 // wait for it, and give up only after the time that they were made with.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -48,10 +49,25 @@ class Communicator {
 
   // Tells in which step this rank is, for messages about a rank that does not come.
   virtual void at_step(int64_t step) = 0;
+  // Tells what rank 0 works on that may take any time; empty: nothing any more. See LongWork.
+  virtual void works_on(std::string_view what) = 0;
   // Bytes that this rank has sent to others.
   virtual int64_t bytes_sent() const = 0;
   // Ends every rank of the run, this one with the exit code given. What is to be said must have been said.
   [[noreturn]] virtual void abort(Exit exit) = 0;
+};
+
+// While it is there, rank 0 may take any time, as a save to a slow disk does: whoever waits for it goes on
+// waiting as long as every rank says, when asked, that it is alive. What rank 0 itself waits for meanwhile is
+// limited as ever. For rank 0 alone, or two could excuse each other for ever.
+class LongWork {
+ public:
+  LongWork(Communicator& comm, std::string_view what) : comm_(comm) { comm_.works_on(what); }
+  LongWork(const LongWork&) = delete;
+  ~LongWork() { comm_.works_on({}); }
+
+ private:
+  Communicator& comm_;
 };
 
 // An error of one rank is the end of all: prints it and aborts, and does not return. Where all have the same
@@ -74,7 +90,9 @@ std::unique_ptr<Communicator> make_one_rank();
 // CUDA they are added by NCCL, and this rank's GPU becomes the current one of the thread that calls. A rank
 // that waits for longer than `timeout_s` for another one ends the run with exit code 7 and says which rank
 // does not answer. Raises Exit::communication when this build has no backend for the launch, or a rank cannot
-// be reached.
-std::unique_ptr<Communicator> make_communicator(Device device, double timeout_s);
+// be reached, and Exit::stopped when this process or one that it knows of was `stopped` before all were
+// connected; where that cannot be had, as within MPI_Init, it says so and ends this process itself.
+std::unique_ptr<Communicator> make_communicator(Device device, double timeout_s,
+                                                const std::function<bool()>& stopped = {});
 
 }  // namespace keen

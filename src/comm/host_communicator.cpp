@@ -1,7 +1,9 @@
 #include "comm/host_communicator.h"
 
 #include <sched.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -50,11 +52,17 @@ void add(const Tensor& to, const Tensor& from) {
 
 }  // namespace
 
-HostCommunicator::HostCommunicator(std::function<std::unique_ptr<Messages>()> connect, double timeout_s)
+HostCommunicator::HostCommunicator(const std::function<std::unique_ptr<Messages>()>& connect,
+                                   double timeout_s, const Stopped& stopped)
     : timeout_s_(timeout_s), scratch_(2 * kPieceBytes) {
-  thread_ = std::thread([this, connect = std::move(connect)] { serve(connect); });
+  thread_ = std::thread([this, &connect] { serve(connect); });
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return connected_; });
+  const auto connected = [this] { return connected_; };
+  while (!changed_.wait_for(lock, kIdle, connected)) {
+    if (!stopped || !stopped() || changed_.wait_for(lock, kAnswerTime, connected)) continue;
+    write_err("keen: stopped by a signal while the ranks connected; there was nothing to save\n");
+    _exit(static_cast<int>(Exit::stopped));
+  }
   if (!connect_error_) return;
   lock.unlock();
   thread_.join();
@@ -62,6 +70,9 @@ HostCommunicator::HostCommunicator(std::function<std::unique_ptr<Messages>()> co
 }
 
 HostCommunicator::~HostCommunicator() {
+  // MPI_Finalize waits for all ranks, and for ever.
+  double ended = 1;
+  if (size_ > 1) sum(std::span(&ended, 1), "the end of the run");
   {
     const std::lock_guard lock(mutex_);
     ends_ = true;
@@ -147,8 +158,14 @@ double HostCommunicator::limit_s() const {
   return steps_begun_ > 1 ? timeout_s_ : std::max(timeout_s_, kShortestFirstTimeout_s);
 }
 
+void HostCommunicator::works_on(std::string_view what) {
+  const std::lock_guard lock(mutex_);
+  works_on_ = what;
+  said_that_it_works_ = false;
+}
+
 void HostCommunicator::give_up(std::string_view what) {
-  start(what, [this] { give_up(); });
+  start(what, [this] { give_up(ask_others()); });
   for (;;) std::this_thread::sleep_for(milliseconds(1000));
 }
 
@@ -264,8 +281,7 @@ void HostCommunicator::send_bytes(int to, std::span<const std::byte> bytes) {
 // Until all that was begun is done. Other threads of this machine may have work, so the core is given away
 // soon.
 void HostCommunicator::wait() {
-  const Clock::time_point started = Clock::now();
-  Clock::time_point noted = started;
+  Clock::time_point started = Clock::now(), noted = started;
   const double limit_s = this->limit_s();
   for (int64_t turn = 0; !messages_->poll(); ++turn) {
     if (turn < 1000)
@@ -277,13 +293,27 @@ void HostCommunicator::wait() {
     if (Clock::now() - noted < kIdle) continue;
     noted = Clock::now();
     answer_notes();
-    if (seconds_since(started) > limit_s) give_up();
+    if (seconds_since(started) <= limit_s) continue;
+    const Answers answers = ask_others();
+    if (messages_->poll()) return;
+    if (!answers.are_an_excuse(rank_)) give_up(answers);
+    started = Clock::now();
+    lower_rank_asked_ = false;
   }
 }
 
-Note HostCommunicator::note(Note::Kind kind) const {
+bool HostCommunicator::Answers::are_an_excuse(int own_rank) const {
+  for (int rank = 0; rank < static_cast<int>(places.size()); ++rank)
+    if (rank != own_rank && places[static_cast<size_t>(rank)].empty()) return false;
+  return somebody_works;
+}
+
+Note HostCommunicator::note(Note::Kind kind) {
   Note note{.kind = kind, .from = rank_, .step = step_};
-  waits_for_.copy(note.waits_for.data(), note.waits_for.size() - 1);
+  const std::lock_guard lock(mutex_);
+  if (!waits_for_.empty()) note.doing = Note::Doing::waiting;
+  if (!works_on_.empty()) note.doing = Note::Doing::working;
+  (works_on_.empty() ? waits_for_ : works_on_).copy(note.what.data(), note.what.size() - 1);
   return note;
 }
 
@@ -295,43 +325,60 @@ void HostCommunicator::answer(const Note& got) {
   if (got.kind != Note::Kind::question) return;
   messages_->send_note(got.from, note(Note::Kind::answer));
   lower_rank_asked_ |= got.from < rank_;
+  std::unique_lock lock(mutex_);
+  if (works_on_.empty() || std::exchange(said_that_it_works_, true)) return;
+  const std::string work = works_on_;
+  lock.unlock();
+  write_warning(
+      fmt::format("{} takes longer than parallel.timeout_s = {:g}; the other ranks wait", work, timeout_s_));
 }
 
-// Asks everybody where they are, says who does not answer, and ends the run. Several ranks find out at about
-// the same time: the lowest of them speaks at once, and the others where it has not ended them soon after.
-void HostCommunicator::give_up() {
-  const int64_t step = step_;
+void HostCommunicator::hear_answers(Answers& answers, milliseconds time) {
+  for (const auto asked = Clock::now(); Clock::now() - asked < time && !answers.are_an_excuse(rank_);) {
+    abort_if_asked();
+    messages_->poll();
+    while (const auto got = messages_->next_note()) {
+      answer(*got);  // whoever asks answers by that
+      answers.somebody_works |= got->doing == Note::Doing::working;
+      const std::string_view does[] = {"computing", "waiting for ", "working on "};
+      answers.places.at(static_cast<size_t>(got->from)) = fmt::format(
+          "is in step {}, {}{}", got->step, does[static_cast<size_t>(got->doing)], got->what.data());
+    }
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+}
+
+// Asks everybody where they are.
+HostCommunicator::Answers HostCommunicator::ask_others() {
   for (int rank = 0; rank < size_; ++rank)
     if (rank != rank_) messages_->send_note(rank, note(Note::Kind::question));
-  std::vector<std::string> places(static_cast<size_t>(size_));
-  const auto gather = [&](milliseconds time) {
-    for (const auto asked = Clock::now(); Clock::now() - asked < time;) {
-      messages_->poll();
-      while (const auto got = messages_->next_note()) {
-        answer(*got);
-        // Whoever asks answers by that.
-        const std::string waits_for = got->waits_for.data();
-        places.at(static_cast<size_t>(got->from)) = fmt::format(
-            "is in step {}, {}", got->step, waits_for.empty() ? "computing" : "waiting for " + waits_for);
-      }
-      std::this_thread::sleep_for(milliseconds(1));
-    }
-  };
-  gather(kAnswerTime);
-  if (lower_rank_asked_) gather(2 * kAnswerTime);
-  std::string silent, others;
+  Answers answers{.places = std::vector<std::string>(static_cast<size_t>(size_)), .somebody_works = false};
+  hear_answers(answers, kAnswerTime);
+  return answers;
+}
+
+// Says who does not answer, and ends the run. Several ranks find out at about the same time: the lowest of
+// them speaks at once, and the others where it has not ended them soon after.
+void HostCommunicator::give_up(Answers answers) {
+  const int64_t step = step_;
+  if (lower_rank_asked_) hear_answers(answers, 2 * kAnswerTime);
+  std::vector<int> silent;
+  std::string others;
   for (int rank = 0; rank < size_; ++rank) {
-    const std::string& place = places[static_cast<size_t>(rank)];
+    const std::string& place = answers.places[static_cast<size_t>(rank)];
     if (rank == rank_) continue;
     if (place.empty())
-      silent += fmt::format("{}rank {}", silent.empty() ? "" : ", ", rank);
+      silent.push_back(rank);
     else
       others += fmt::format("\n  rank {} {}", rank, place);
   }
   write_err(
       fmt::format("{}keen: rank {}: step {}: waited for {} for longer than parallel.timeout_s = {:g}; {}{}\n",
                   clear_line(stderr), rank_, step, waits_for_, timeout_s_,
-                  silent.empty() ? "every rank answers:" : silent + " does not answer", others));
+                  silent.empty()       ? "every rank answers:"
+                  : silent.size() == 1 ? fmt::format("rank {} does not answer", silent[0])
+                                       : fmt::format("ranks {} do not answer", fmt::join(silent, ", ")),
+                  others));
   messages_->abort(static_cast<int>(Exit::communication));
 }
 

@@ -16,8 +16,10 @@ namespace keen {
 
 class HostCommunicator final : public Communicator {
  public:
-  // Connects in its thread; raises what `connect` raises.
-  HostCommunicator(std::function<std::unique_ptr<Messages>()> connect, double timeout_s);
+  // Connects in its thread; raises what `connect` raises. Where it goes on though this process was `stopped`,
+  // the process ends with Exit::stopped.
+  HostCommunicator(const std::function<std::unique_ptr<Messages>()>& connect, double timeout_s,
+                   const Stopped& stopped = {});
   ~HostCommunicator() override;
 
   int rank() const override { return rank_; }
@@ -34,6 +36,7 @@ class HostCommunicator final : public Communicator {
     step_ = step;
     ++steps_begun_;
   }
+  void works_on(std::string_view what) override;
   int64_t bytes_sent() const override { return bytes_sent_; }
   [[noreturn]] void abort(Exit exit) override;
 
@@ -46,6 +49,13 @@ class HostCommunicator final : public Communicator {
   struct Job {
     std::string what;
     std::function<void()> run;
+  };
+  // What the others said when they were asked where they are; empty of those that have not answered.
+  struct Answers {
+    std::vector<std::string> places;
+    bool somebody_works = false;
+    // Whether that is a reason to go on waiting.
+    bool are_an_excuse(int own_rank) const;
   };
   void start(std::string_view what, std::function<void()> run);
   void finish();
@@ -60,8 +70,10 @@ class HostCommunicator final : public Communicator {
   void wait();
   void answer_notes();
   void answer(const Note& got);
-  Note note(Note::Kind kind) const;
-  void give_up();
+  Note note(Note::Kind kind);
+  void hear_answers(Answers& answers, std::chrono::milliseconds time);
+  Answers ask_others();
+  void give_up(Answers answers);
   void abort_if_asked();
 
   std::unique_ptr<Messages> messages_;
@@ -73,8 +85,10 @@ class HostCommunicator final : public Communicator {
 
   std::atomic<int64_t> step_ = 0, steps_begun_ = 0, bytes_sent_ = 0;
   std::atomic<int> abort_exit_ = 0;  // not 0: the thread is to end the run with it
-  std::mutex mutex_;
+  std::mutex mutex_;                 // of what follows
   std::condition_variable changed_;
+  std::string works_on_;
+  bool said_that_it_works_ = false;
   std::deque<Job> jobs_;  // the first one runs
   bool connected_ = false, ends_ = false;
   std::exception_ptr connect_error_;

@@ -4,6 +4,8 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -16,8 +18,9 @@ struct Note {
   enum class Kind : int32_t { question, answer } kind = Kind::question;
   int32_t from = 0;
   int64_t step = 0;
-  // What the sender waits for, zero-terminated; empty when it computes.
-  std::array<char, 80> waits_for{};
+  // What the sender does; to work is to do something that may take any time.
+  enum class Doing : int32_t { computing, waiting, working } doing = Doing::computing;
+  std::array<char, 76> what{};  // it waits for, or works on; zero-terminated
 };
 
 class Messages {
@@ -57,10 +60,13 @@ struct TcpPlace {
 // Raises Exit::communication naming the variable and its value. torchrun may keep MASTER_PORT for itself and
 // says so (TORCHELASTIC_USE_AGENT_STORE): the port after it is taken then.
 TcpPlace tcp_place_of_environment();
+// Whether this process was asked to stop; empty: nobody asks.
+using Stopped = std::function<bool()>;
 // Connects the ranks of a launch with each other: rank 0 listens at the port, and tells everybody where the
 // others are. Raises Exit::communication when they have not all come within `timeout_s`, naming those that
-// have not, or when two say that they are the same one.
-std::unique_ptr<Messages> connect_tcp(const TcpPlace& place, double timeout_s);
-std::unique_ptr<Messages> connect_tcp(double timeout_s);  // at the place of the environment
+// have not, or when two say that they are the same one; Exit::stopped when one of them is `stopped` first.
+std::unique_ptr<Messages> connect_tcp(const TcpPlace& place, double timeout_s, const Stopped& stopped = {});
+// At the place of the environment.
+std::unique_ptr<Messages> connect_tcp(double timeout_s, const Stopped& stopped);
 
 }  // namespace keen

@@ -1,7 +1,9 @@
 // Messages over MPI (MPI: A Message-Passing Interface Standard, version 3.1, 2015).
 #include <mpi.h>
 
+#include <chrono>
 #include <cstdio>
+#include <thread>
 #include <vector>
 
 #include "comm/messages.h"
@@ -13,6 +15,7 @@ namespace {
 
 constexpr int kDataTag = 0, kNoteTag = 1;
 constexpr size_t kLongest = size_t{1} << 30;  // MPI counts in int
+constexpr auto kAbortTime = std::chrono::seconds(5);
 
 class MpiMessages final : public Messages {
  public:
@@ -25,7 +28,8 @@ class MpiMessages final : public Messages {
       fail(Exit::communication, "this MPI library cannot be used by programs with threads");
   }
   ~MpiMessages() override {
-    notes_to_send_.clear();
+    forget_sent_notes();
+    for (auto& note : notes_to_send_) note.release();  // MPI still reads them
     MPI_Finalize();
   }
 
@@ -53,11 +57,7 @@ class MpiMessages final : public Messages {
   }
 
   void send_note(int to, const Note& note) override {
-    std::erase_if(notes_to_send_, [](const auto& sent) {
-      int done = 0;
-      MPI_Test(&sent->request, &done, MPI_STATUS_IGNORE);
-      return done != 0;
-    });
+    forget_sent_notes();
     SentNote& sent = *notes_to_send_.emplace_back(std::make_unique<SentNote>(note));
     MPI_Isend(&sent.note, sizeof(Note), MPI_BYTE, to, kNoteTag, MPI_COMM_WORLD, &sent.request);
   }
@@ -73,6 +73,12 @@ class MpiMessages final : public Messages {
 
   void abort(int exit) override {
     std::fflush(nullptr);
+    // OpenMPI's MPI_Abort asks mpirun how to word its message, and waits for ever where that already ends the
+    // job.
+    std::thread([exit] {
+      std::this_thread::sleep_for(kAbortTime);
+      std::_Exit(exit);
+    }).detach();
     MPI_Abort(MPI_COMM_WORLD, exit);
     std::_Exit(exit);
   }
@@ -84,6 +90,13 @@ class MpiMessages final : public Messages {
     explicit SentNote(const Note& note) : note(note) {}
   };
 
+  void forget_sent_notes() {
+    std::erase_if(notes_to_send_, [](const auto& sent) {
+      int done = 0;
+      MPI_Test(&sent->request, &done, MPI_STATUS_IGNORE);
+      return done != 0;
+    });
+  }
   template <class Span, class F> void each_piece(Span bytes, const F& begin) {
     for (size_t at = 0; at < bytes.size(); at += kLongest)
       begin(bytes.subspan(at, std::min(kLongest, bytes.size() - at)), &begun_.emplace_back(MPI_REQUEST_NULL));

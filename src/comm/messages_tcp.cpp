@@ -153,7 +153,7 @@ void TcpMessages::lost(int rank, int error) {
   while (!ended_by_ && take_note(rank)) continue;
   if (ended_by_) {
     const auto exit = static_cast<int>(ended_by_->step);
-    const std::string_view why = ended_by_->waits_for.data();
+    const std::string_view why = ended_by_->what.data();
     why_lost_ = fmt::format("rank {} ended the run with exit code {}{}{}", ended_by_->from, exit,
                             why.empty() ? "" : ": ", why);
     throw Error(exit > 0 && exit < 256 ? static_cast<Exit>(exit) : Exit::communication, why_lost_);
@@ -200,7 +200,7 @@ bool TcpMessages::take_note(int from) {
   if (peer.came < sizeof(Note)) return false;
   peer.came = 0;
   peer.coming.from = from;
-  peer.coming.waits_for.back() = '\0';
+  peer.coming.what.back() = '\0';
   if (peer.coming.kind == kEnded && !ended_by_) ended_by_ = peer.coming;
   return true;
 }
@@ -225,7 +225,7 @@ void TcpMessages::abort(int exit) {
   Note note;
   note.kind = kEnded;
   note.step = exit;
-  why_lost_.copy(note.waits_for.data(), note.waits_for.size() - 1);
+  why_lost_.copy(note.what.data(), note.what.size() - 1);
   for (int peer = 0; peer < size(); ++peer)
     if (peer != rank_) send_note(peer, note);
   std::fflush(stdout);
@@ -275,17 +275,17 @@ TcpPlace tcp_place_of_environment() {
   return place;
 }
 
-std::unique_ptr<Messages> connect_tcp(const TcpPlace& place, double timeout_s) {
+std::unique_ptr<Messages> connect_tcp(const TcpPlace& place, double timeout_s, const Stopped& stopped) {
   check(place.size >= 1 && place.rank >= 0 && place.rank < place.size, "connect_tcp: a rank of the launch");
   TcpMesh mesh;
   mesh.data.resize(1);
   mesh.notes.resize(1);
-  if (place.size > 1) mesh = connect_tcp_mesh(place, timeout_s);
+  if (place.size > 1) mesh = connect_tcp_mesh(place, timeout_s, stopped);
   return std::make_unique<TcpMessages>(place.rank, std::move(mesh));
 }
 
-std::unique_ptr<Messages> connect_tcp(double timeout_s) {
-  return connect_tcp(tcp_place_of_environment(), timeout_s);
+std::unique_ptr<Messages> connect_tcp(double timeout_s, const Stopped& stopped) {
+  return connect_tcp(tcp_place_of_environment(), timeout_s, stopped);
 }
 
 }  // namespace keen

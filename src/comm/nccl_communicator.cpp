@@ -131,6 +131,7 @@ class NcclCommunicator final : public Communicator {
     step_ = step;
     host_->at_step(step);
   }
+  void works_on(std::string_view what) override { host_->works_on(what); }
   int64_t bytes_sent() const override { return host_->bytes_sent() + bytes_sent_; }
   [[noreturn]] void abort(Exit exit) override { host_->abort(exit); }
 

@@ -263,6 +263,8 @@ Moved receive_all(const Socket& socket, std::span<std::byte> bytes, Time until) 
   return Moved::all;
 }
 
+bool wait_for_bytes(const Socket& socket, Time until) { return wait_for(socket, POLLIN, until); }
+
 bool is_closed(const Socket& socket) {
   std::byte first;
   const ssize_t got = ::recv(socket.descriptor(), &first, 1, MSG_PEEK);

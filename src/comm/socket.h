@@ -105,6 +105,8 @@ enum class Moved : uint8_t { all, closed, too_late };
 // Wait until all bytes have moved, the other side has closed, or it is too late.
 Moved send_all(const Socket& socket, std::span<const std::byte> bytes, Time until);
 Moved receive_all(const Socket& socket, std::span<std::byte> bytes, Time until);
+// Waits until there is something to receive, or the other side has closed; false at `until`.
+bool wait_for_bytes(const Socket& socket, Time until);
 // Whether the other side has closed, without taking bytes that have come.
 bool is_closed(const Socket& socket);
 

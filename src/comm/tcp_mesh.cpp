@@ -15,9 +15,10 @@ namespace keen {
 namespace {
 
 constexpr uint64_t kMagic = 0x736b6e61726e6b6b;  // "kknranks"
-constexpr uint32_t kVersion = 1;                 // of this protocol, and of Note
+constexpr uint32_t kVersion = 2;                 // of this protocol, and of Note
 constexpr double kHelloTime_s = 10;              // a caller who has not said who he is by then is shown out
 constexpr double kAttemptTime_s = 5;             // for one address of rank 0, before the next one is tried
+constexpr double kStopTime_s = 0.1;              // so long nobody looks whether he was stopped
 constexpr double kSilentTime_s = 10;             // then a rank says on standard error what it waits for
 constexpr uint64_t kLongestReply = uint64_t{1} << 24;
 
@@ -41,7 +42,8 @@ struct Reply {
   uint64_t magic = kMagic;
   uint32_t version = kVersion;
   Kind kind = Kind::table;
-  uint64_t session = 0, length = 0;
+  uint64_t session = 0;  // of a refusal: its exit code
+  uint64_t length = 0;
 };
 
 std::string listed(const std::vector<int>& ranks) {
@@ -71,8 +73,13 @@ bool reply(const Socket& socket, Reply::Kind kind, std::span<const std::byte> co
          send_all(socket, content, until) == Moved::all;
 }
 
-void refuse(const Socket& socket, std::string_view why) {
-  reply(socket, Reply::Kind::refusal, std::as_bytes(std::span(why)), 0, seconds_from_now(1));
+void refuse(const Socket& socket, std::string_view why, Exit exit = Exit::communication) {
+  reply(socket, Reply::Kind::refusal, std::as_bytes(std::span(why)), static_cast<uint64_t>(exit),
+        seconds_from_now(1));
+}
+
+[[noreturn]] void raise_refusal(const Reply& head, const std::string& why) {
+  fail(head.session == static_cast<uint64_t>(Exit::stopped) ? Exit::stopped : Exit::communication, "{}", why);
 }
 
 // Writes once, when the time for silence is over, what is waited for.
@@ -154,9 +161,10 @@ class Door {
 // is done over, and closed with it.
 class Start {
  public:
-  Start(const TcpPlace& place, double timeout_s)
+  Start(const TcpPlace& place, double timeout_s, const Stopped& stopped)
       : place_(place),
         timeout_s_(timeout_s),
+        stopped_(stopped),
         door_(place.rank == 0 ? place.port : 0, place.rank == 0 && is_this_host_only(place.address)),
         controls_(static_cast<size_t>(place.size)),
         where_(static_cast<size_t>(place.size)) {
@@ -164,15 +172,20 @@ class Start {
     mesh_.notes.resize(controls_.size());
   }
 
-  TcpMesh as_rank_0();
-  TcpMesh as_other();
+  TcpMesh connect();
 
  private:
+  void as_rank_0();
+  void as_other();
+  // At most `until`, and soon enough to look again whether this rank was stopped, which is raised.
+  Time soon(Time until) const;
+  bool await_word(const Socket& socket, Time until) const;
+
   // Of rank 0.
   void gather();
   void admit(Caller caller);
   void tell_where();
-  void hear_ready(std::vector<bool>& ready);
+  bool hear(size_t rank);
 
   // Of the others.
   void join();
@@ -187,6 +200,7 @@ class Start {
 
   const TcpPlace& place_;
   const double timeout_s_;
+  const Stopped& stopped_;
   Door door_;
   std::vector<Socket> controls_;
   std::vector<Address> where_;
@@ -206,9 +220,34 @@ bool Start::is_connected() const {
   return missing(mesh_.data, place_.rank + 1).empty() && missing(mesh_.notes, place_.rank + 1).empty();
 }
 
+TcpMesh Start::connect() {
+  try {
+    place_.rank == 0 ? as_rank_0() : as_other();
+  } catch (const Error& error) {
+    for (const Socket& control : controls_)
+      if (control) refuse(control, error.what(), error.exit);
+    throw;
+  }
+  return std::move(mesh_);
+}
+
+Time Start::soon(Time until) const {
+  if (stopped_ && stopped_())
+    fail(Exit::stopped,
+         "rank {} was stopped by a signal while the ranks connected; there was nothing to save", place_.rank);
+  return std::min(until, seconds_from_now(kStopTime_s));
+}
+
+// False at `until`.
+bool Start::await_word(const Socket& socket, Time until) const {
+  while (Clock::now() < until)
+    if (wait_for_bytes(socket, soon(until))) return true;
+  return false;
+}
+
 // Waits for one caller or more, and takes the connections of ranks above this one.
 void Start::answer_the_door(Time until) {
-  for (Caller& caller : door_.wait(until, controls_)) {
+  for (Caller& caller : door_.wait(soon(until), controls_)) {
     const Hello& hello = caller.hello;
     if (hello.purpose == Purpose::join) {
       refuse(caller.socket, place_.rank == 0
@@ -224,34 +263,30 @@ void Start::answer_the_door(Time until) {
   }
 }
 
-TcpMesh Start::as_rank_0() {
-  try {
-    gather();
-    tell_where();
-    const Time until = seconds_from_now(timeout_s_);
-    std::vector<bool> ready(controls_.size(), false);
-    ready[0] = true;
-    for (;;) {
-      hear_ready(ready);
-      const auto late = std::find(ready.begin(), ready.end(), false);
-      if (late == ready.end() && is_connected()) break;
-      if (Clock::now() >= until)
-        fail(
-            Exit::communication,
-            "rank {} has come, but is not connected with all others after {:g} s; can every host reach every "
-            "other one at any port?",
-            late - ready.begin(), timeout_s_);
-      answer_the_door(until);
-    }
-    for (size_t rank = 1; rank < controls_.size(); ++rank)
-      if (!reply(controls_[rank], Reply::Kind::go, {}, session_, until))
+void Start::as_rank_0() {
+  gather();
+  tell_where();
+  const Time until = seconds_from_now(timeout_s_);
+  std::vector<bool> ready(controls_.size(), false);
+  ready[0] = true;
+  for (;;) {
+    for (size_t rank = 1; rank < controls_.size(); ++rank) {
+      if (is_closed(controls_[rank]))
         fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
-  } catch (const Error& error) {
-    for (const Socket& control : controls_)
-      if (control) refuse(control, error.what());
-    throw;
+      if (hear(rank)) ready[rank] = true;
+    }
+    const auto late = std::find(ready.begin(), ready.end(), false);
+    if (late == ready.end() && is_connected()) break;
+    if (Clock::now() >= until)
+      fail(Exit::communication,
+           "rank {} has come, but is not connected with all others after {:g} s; can every host reach every "
+           "other one at any port?",
+           late - ready.begin(), timeout_s_);
+    answer_the_door(until);
   }
-  return std::move(mesh_);
+  for (size_t rank = 1; rank < controls_.size(); ++rank)
+    if (!reply(controls_[rank], Reply::Kind::go, {}, session_, until))
+      fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
 }
 
 void Start::gather() {
@@ -259,8 +294,10 @@ void Start::gather() {
   Patience patience;
   for (;;) {
     // Who goes before all have come may come again.
-    for (Socket& control : controls_)
-      if (control && is_closed(control)) control.close();
+    for (size_t rank = 1; rank < controls_.size(); ++rank) {
+      if (controls_[rank]) hear(rank);
+      if (controls_[rank] && is_closed(controls_[rank])) controls_[rank].close();
+    }
     const std::vector<int> absent = missing(controls_, 1);
     if (absent.empty()) return;
     if (Clock::now() >= until)
@@ -270,7 +307,8 @@ void Start::gather() {
     patience.say([&] {
       return fmt::format("rank 0 waits for {} of {} at port {}", listed(absent), place_.size, place_.port);
     });
-    for (Caller& caller : door_.wait(std::min(until, patience.until()), controls_)) admit(std::move(caller));
+    for (Caller& caller : door_.wait(soon(std::min(until, patience.until())), controls_))
+      admit(std::move(caller));
   }
 }
 
@@ -327,29 +365,27 @@ void Start::tell_where() {
       fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
 }
 
-void Start::hear_ready(std::vector<bool>& ready) {
-  for (size_t rank = 1; rank < controls_.size(); ++rank) {
-    const Socket& control = controls_[rank];
-    if (is_closed(control)) fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
-    std::byte first;
-    if (ready[rank] || ::recv(control.descriptor(), &first, 1, MSG_PEEK) != 1) continue;
-    Reply head;
-    ready[rank] = receive_all(control, writable_bytes_of(head), seconds_from_now(timeout_s_)) == Moved::all &&
-                  head.magic == kMagic && head.kind == Reply::Kind::ready;
-    if (!ready[rank]) fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
-  }
+// Whether a rank that has come says that it is ready; why it gives up, if it says so, is raised.
+bool Start::hear(size_t rank) {
+  const Socket& control = controls_[rank];
+  if (is_closed(control) || !wait_for_bytes(control, Clock::now())) return false;
+  const Time until = seconds_from_now(kHelloTime_s);
+  Reply head;
+  if (receive_all(control, writable_bytes_of(head), until) != Moved::all || head.magic != kMagic)
+    fail(Exit::communication, "rank {} has gone while the ranks connected", rank);
+  if (head.kind != Reply::Kind::refusal) return head.kind == Reply::Kind::ready;
+  std::string why(std::min(head.length, kLongestReply), '\0');
+  receive_all(control, std::as_writable_bytes(std::span(why)), until);
+  controls_[rank].close();
+  raise_refusal(head, why);
 }
 
-TcpMesh Start::as_other() {
+void Start::as_other() {
   join();
   for (int rank = 0; rank < place_.rank; ++rank) call(rank);
   const Time until = seconds_from_now(timeout_s_);
-  const auto has_word_of_rank_0 = [&] {
-    std::byte first;
-    return ::recv(controls_[0].descriptor(), &first, 1, MSG_PEEK) == 1 || is_closed(controls_[0]);
-  };
   while (!is_connected()) {
-    if (has_word_of_rank_0()) hear_rank_0(until);  // says why not, or that it has gone
+    if (wait_for_bytes(controls_[0], Clock::now())) hear_rank_0(until);  // says why not, or that it has gone
     if (Clock::now() >= until)
       fail(Exit::communication, "{} did not connect to rank {} within {:g} s",
            listed(missing(mesh_.notes, place_.rank + 1)), place_.rank, timeout_s_);
@@ -359,7 +395,6 @@ TcpMesh Start::as_other() {
   // Rank 0 gives up before this one does, and says why.
   if (hear_rank_0(seconds_from_now(timeout_s_ + kAttemptTime_s)) != Reply::Kind::go)
     fail(Exit::communication, "rank 0 said something else than that all ranks are connected");
-  return std::move(mesh_);
 }
 
 void Start::join() {
@@ -377,6 +412,7 @@ void Start::join() {
       return fmt::format("rank {} waits for rank 0 at {} port {}: {}", place_.rank, place_.address,
                          place_.port, why_not);
     });
+    soon(until);
     std::this_thread::sleep_for(std::min<Clock::duration>(pause, std::max(until - Clock::now(), {})));
     pause = std::min(pause * 3 / 2, std::chrono::milliseconds(1000));
   }
@@ -384,7 +420,8 @@ void Start::join() {
 
 // False when nobody is there, or has gone before all ranks had come: it may be there later.
 bool Start::join_at(Address address, std::string& why_not) {
-  Socket socket = connect_to(address, seconds_from_now(std::min(kAttemptTime_s, timeout_s_)), why_not);
+  Socket& socket = controls_[0];
+  socket = connect_to(address, seconds_from_now(std::min(kAttemptTime_s, timeout_s_)), why_not);
   if (!socket) return false;
   Hello hello = hello_of(place_);
   hello.port = door_.port();
@@ -392,15 +429,20 @@ bool Start::join_at(Address address, std::string& why_not) {
   const Time until = seconds_from_now(timeout_s_ + kAttemptTime_s);
   Reply head;
   const Moved sent = send_all(socket, bytes_of(hello), until);
+  await_word(socket, until);
   const Moved moved = sent == Moved::all ? receive_all(socket, writable_bytes_of(head), until) : sent;
-  if (moved == Moved::closed) return why_not = "it closed the connection", false;
-  if (moved == Moved::too_late) return why_not = "it took the connection and says nothing", false;
-  if (head.magic != kMagic || head.length > kLongestReply)
+  if (moved != Moved::all) {
+    why_not = moved == Moved::closed ? "it closed the connection" : "it took the connection and says nothing";
+    socket.close();
+    return false;
+  }
+  if (head.magic != kMagic || head.length > kLongestReply) {
+    socket.close();
     fail(Exit::communication,
          "what answers rank {} at {} is no rank 0 of keen; MASTER_PORT must be one that nobody else uses",
          place_.rank, address.str());
+  }
   where_[0] = address;
-  controls_[0] = std::move(socket);
   take_table(head, until);
   return true;
 }
@@ -411,7 +453,7 @@ void Start::take_table(const Reply& head, Time until) {
   std::string content(head.length, '\0');
   if (receive_all(controls_[0], std::as_writable_bytes(std::span(content)), until) != Moved::all)
     fail(Exit::communication, "rank 0 has gone while the ranks connected");
-  if (head.kind == Reply::Kind::refusal) fail(Exit::communication, "{}", content);
+  if (head.kind == Reply::Kind::refusal) raise_refusal(head, content);
   std::vector<Address::Wire> table(where_.size());
   if (head.kind != Reply::Kind::table || head.version != kVersion ||
       content.size() != table.size() * sizeof(Address::Wire))
@@ -432,6 +474,7 @@ void Start::take_table(const Reply& head, Time until) {
 // Anything but a refusal, which is raised.
 Reply::Kind Start::hear_rank_0(Time until) {
   Reply head;
+  await_word(controls_[0], until);
   const Moved moved = receive_all(controls_[0], writable_bytes_of(head), until);
   if (moved == Moved::too_late)
     fail(Exit::communication, "rank 0 did not say within {:g} s that all ranks are connected", timeout_s_);
@@ -439,7 +482,7 @@ Reply::Kind Start::hear_rank_0(Time until) {
   if (moved == Moved::closed ||
       receive_all(controls_[0], std::as_writable_bytes(std::span(content)), until) != Moved::all)
     fail(Exit::communication, "rank 0 has gone while the ranks connected");
-  if (head.kind == Reply::Kind::refusal) fail(Exit::communication, "{}", content);
+  if (head.kind == Reply::Kind::refusal) raise_refusal(head, content);
   return head.kind;
 }
 
@@ -467,9 +510,8 @@ void Start::call(int rank) {
 
 }  // namespace
 
-TcpMesh connect_tcp_mesh(const TcpPlace& place, double timeout_s) {
-  Start start(place, timeout_s);
-  return place.rank == 0 ? start.as_rank_0() : start.as_other();
+TcpMesh connect_tcp_mesh(const TcpPlace& place, double timeout_s, const Stopped& stopped) {
+  return Start(place, timeout_s, stopped).connect();
 }
 
 }  // namespace keen

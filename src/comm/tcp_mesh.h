@@ -4,7 +4,8 @@
 // Rank 0 listens at MASTER_PORT, every other rank at any port. Each rank calls rank 0, again and again until
 // it is there, and says who it is; when all have come, rank 0 tells each of them where the others are, as it
 // sees them, and each rank calls those below itself. All leave together, when rank 0 has heard that every
-// connection stands. What goes wrong at rank 0 on the way, it tells to all who have come.
+// connection stands. What goes wrong at a rank that has come, it tells rank 0, and rank 0 tells all who have
+// come.
 //
 // Others may call, too: a scanner of ports that says nothing, or another job. They are shown out, and keep
 // nobody waiting. There is no secret that would keep out somebody who speaks this protocol on purpose: like
@@ -24,7 +25,8 @@ struct TcpMesh {
   std::vector<Socket> data, notes;
 };
 
-// Raises Exit::communication when ranks have not come within `timeout_s` or do not go together.
-TcpMesh connect_tcp_mesh(const TcpPlace& place, double timeout_s);
+// Raises Exit::communication when ranks have not come within `timeout_s` or do not go together, and
+// Exit::stopped when this rank was `stopped` or another one says that it was.
+TcpMesh connect_tcp_mesh(const TcpPlace& place, double timeout_s, const Stopped& stopped);
 
 }  // namespace keen

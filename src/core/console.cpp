@@ -48,7 +48,8 @@ size_t console_width(std::FILE* stream) {
 
 bool can_redraw(std::FILE* stream) {
   const char* term = std::getenv("TERM");
-  return isatty(fileno(stream)) && !(term != nullptr && std::string_view(term) == "dumb");
+  const bool dumb = term != nullptr && std::string_view(term) == "dumb";
+  return isatty(fileno(stream)) && !dumb && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr;
 }
 
 std::string_view clear_line(std::FILE* stream) { return can_redraw(stream) ? "\r\033[K" : ""; }

@@ -17,7 +17,8 @@ inline constexpr size_t kConsoleWidth = 80;
 // The columns of the terminal that `stream` is: COLUMNS where it is set, what the terminal says, or
 // kConsoleWidth.
 size_t console_width(std::FILE* stream);
-// Whether lines may be drawn anew there: a terminal, and not TERM=dumb.
+// Whether lines may be drawn anew there: a terminal, and not TERM=dumb. The one that OpenMPI's mpirun gives
+// to each rank does not count: what is written to it may end in a file.
 bool can_redraw(std::FILE* stream);
 // What brings the cursor of such a terminal to the start of an empty line, whatever live line of ours stands
 // there; nothing elsewhere.

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/check.h"
@@ -19,7 +20,7 @@ namespace {
 struct Rule {
   std::string point, part;
   Outcome outcome;
-  bool kill_before = false, onward = false;
+  bool kill_before = false, pause = false, onward = false;
   int64_t first = 1, seen = 0;
 };
 
@@ -58,6 +59,8 @@ Rule parse_rule(std::string_view text) {
     rule.outcome.shorten = true;
   else if (action == "tear")
     rule.outcome.shorten = rule.outcome.kill_after = true;
+  else if (action == "pause")
+    rule.pause = true;
   else if (action == "kill")
     rule.kill_before = true;
   else
@@ -93,6 +96,7 @@ class Plan {
       ++rule.seen;
       if (rule.seen < rule.first || (rule.seen > rule.first && !rule.onward)) continue;
       if (rule.kill_before) kill_process();
+      if (rule.pause) std::this_thread::sleep_for(std::chrono::seconds(5));
       outcome = rule.outcome;
     }
     return outcome;

@@ -9,6 +9,7 @@
 //   PART    only calls whose path contains this text count
 //   ACTION  ENOSPC | EIO | EACCES | EINTR   the call fails with this error
 //           short                           a write takes half of its bytes
+//           pause                           the call takes 5 seconds
 //           kill                            the process kills itself (SIGKILL) before the call
 //           tear                            a write takes half of its bytes, and then the process kills
 //           itself
@@ -30,7 +31,7 @@ struct Outcome {
 // Counts a call, and says what is to happen to it. Does not return where the plan says `kill`.
 Outcome next(std::string_view point, std::string_view path);
 
-// A moment without a system call of its own, where only `kill` has an effect.
+// A moment without a system call of its own, where only `kill` and `pause` have an effect.
 inline void moment(std::string_view point, std::string_view path = {}) { next(point, path); }
 
 // Replaces the plan that was read from the environment and restarts its counters (tests inside one process);

@@ -158,6 +158,7 @@ std::optional<Checkpoint> Run::agreed_checkpoint() {
   std::optional<Checkpoint> checkpoint;
   std::string place;
   if (directory_ != nullptr) {
+    const LongWork work(comm_, "looking for the newest whole checkpoint");
     checkpoint = checkpoint_to_resume();
     if (checkpoint) place = fs::absolute(checkpoint->directory).string();
   }
@@ -344,10 +345,12 @@ void Run::save(bool must) {
   TrainState& state = trainer_.state;
   if (saved_step_ == state.step) return;
   bool saved = false;
-  if (directory_ == nullptr)
+  if (directory_ == nullptr) {
     serve_pieces(trainer_.gpt.params, comm_);
-  else
+  } else {
+    const LongWork work(comm_, fmt::format("saving the checkpoint of step {}", state.step));
     saved = write_checkpoint(must);
+  }
   if (agreed(saved)) saved_step_ = state.step;
 }
 
@@ -449,6 +452,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
   }
   std::optional<RunDirectory> directory;
   if (leads) {
+    const LongWork work(comm, "opening the run's directory");
     directory.emplace(path);
     clean_up_checkpoints(directory->checkpoints(), warn);
     if (!directory->is_new())
@@ -477,8 +481,9 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
 
 void run_training(const RunConfig& config, const RunOptions& options) {
   catch_stop_signals();
+  const auto stopped = [] { return stop_signal() != 0; };
   const std::unique_ptr<Communicator> comm =
-      make_communicator(resolve_device(config.device), config.parallel.timeout_s);
+      make_communicator(resolve_device(config.device), config.parallel.timeout_s, stopped);
   bool ends_together = false;
   try {
     train_rank(config, options, *comm, ends_together);

@@ -41,7 +41,12 @@ class Shell {
 
   // As above, without waiting for its end.
   pid_t start(std::vector<std::string> arguments, const std::vector<std::string>& environment = {}) const {
-    arguments.insert(arguments.begin(), KEEN_PROGRAM);
+    return start_program(KEEN_PROGRAM, std::move(arguments), environment);
+  }
+  // Likewise any other program.
+  pid_t start_program(const std::string& program, std::vector<std::string> arguments,
+                      const std::vector<std::string>& environment = {}) const {
+    arguments.insert(arguments.begin(), program);
     const pid_t child = fork();
     if (child != 0) return child;
     std::vector<char*> argv;

@@ -1,100 +1,24 @@
 // Several ranks from outside: the same losses, any number of them, and what happens when one fails.
 #include <array>
 
-#include "free_port.h"
-#include "tiny_run.h"
+#include "rank_run.h"
 
 namespace keen::testing {
 namespace {
 
-// Runs of `size` processes: connected over TCP as a launcher would, unless told to be MPI's.
-class RankRun : public TinyRun {
- public:
-  struct Job {
-    std::vector<pid_t> ranks;
-    std::vector<std::string> outputs;
-  };
-
-  Job start_ranks(int size, const std::vector<std::string>& more) {
-    const int port = free_port();
-    Job job;
-    for (int rank = 0; rank < size; ++rank) {
-      const std::string name = "rank" + std::to_string(rank);
-      output_to(name + ".out");
-      errors_to(name + ".err");
-      const std::string number = std::to_string(rank);
-      job.ranks.push_back(
-          start(train_command(more),
-                {"RANK=" + number, "LOCAL_RANK=" + number, "WORLD_SIZE=" + std::to_string(size),
-                 "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + std::to_string(port)}));
-      job.outputs.push_back(name);
-    }
-    return job;
-  }
-  Outcome end_of(const Job& job, int rank) {
-    const std::string& name = job.outputs[static_cast<size_t>(rank)];
-    output_to(name + ".out");
-    errors_to(name + ".err");
-    return wait(job.ranks[static_cast<size_t>(rank)]);
-  }
-  std::vector<Outcome> end_of(const Job& job) {
-    std::vector<Outcome> outcomes;
-    for (int rank = 0; rank < static_cast<int>(job.ranks.size()); ++rank)
-      outcomes.push_back(end_of(job, rank));
-    return outcomes;
-  }
-  void train_ranks(int size, const std::string& run, std::vector<std::string> more = {}) {
-    more.insert(more.end(), {"--run-dir", run});
-    const std::vector<Outcome> outcomes = end_of(start_ranks(size, more));
-    for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome.exit, 0) << outcome.err;
-    for (size_t rank = 1; rank < outcomes.size(); ++rank)
-      EXPECT_EQ(outcomes[rank].out + outcomes[rank].err, "") << "rank 0 speaks for all";
-  }
-
-  // The largest difference of loss or gradient norm between two runs, which have the same steps.
-  double difference(const std::string& a, const std::string& b) const {
-    const auto left = rows("train", "", a), right = rows("train", "", b);
-    EXPECT_EQ(left.size(), right.size());
-    double largest = left.empty() ? 1e9 : 0;
-    for (size_t i = 0; i < std::min(left.size(), right.size()); ++i)
-      for (const char* key : {"loss", "grad_norm"})
-        largest = std::max(largest, std::abs(left[i].at(key).get<double>() - right[i].at(key).get<double>()));
-    const auto v = rows("validation", "", a), w = rows("validation", "", b);
-    EXPECT_EQ(v.size(), w.size());
-    for (size_t i = 0; i < std::min(v.size(), w.size()); ++i)
-      largest = std::max(largest, std::abs(v[i].at("loss").get<double>() - w[i].at("loss").get<double>()));
-    return largest;
-  }
-};
-
-// 50 steps of a mixed model with accumulation and clipping.
-Json mixed(const std::string& precision, bool tied) {
-  return {{"precision", precision},
-          {"model", {{"attention", {"softmax", "ssmax_bias"}}, {"tie_embeddings", tied}}},
-          {"batch", {{"sequences", 12}, {"micro_sequences", 1}}},
-          {"optimizer", {{"grad_clip", 0.5}}},
-          {"schedule", {{"steps", 50}}},
-          {"evaluate", {{"every", 25}, {"batches", 5}}},
-          {"checkpoint", {{"every", 0}}}};
-}
-
-TEST(Ranks, AnyNumberOfThemTrainsTheSame) {
+// As the log shows it, with nine digits; tests/train/ranks_test.cpp compares all numbers of ranks in full.
+TEST(Ranks, ThreeTrainTheSameAsOne) {
   RankRun shell;
   for (const auto& [precision, tolerance] :
-       {std::pair<std::string, double>{"fp64", 1e-10}, {"fp32", 1e-5}, {"bf16", 2e-2}})
-    for (const bool tied : {true, false}) {
-      shell.configure(mixed(precision, tied));
-      const std::string base = "runs/" + precision + (tied ? "t" : "u");
-      shell.train_ranks(1, base);
-      for (const int ranks : {2, 3, 4})
-        for (const int zero : {0, 1}) {
-          if (precision != "fp64" && (ranks == 4 || tied)) continue;
-          const std::string run = base + std::to_string(ranks) + std::to_string(zero);
-          shell.train_ranks(ranks, run, {"--set", "parallel.zero=" + std::to_string(zero)});
-          // The log has 9 digits.
-          EXPECT_LT(shell.difference(base, run), std::max(tolerance, 1e-8)) << run;
-        }
+       {std::pair<std::string, double>{"fp64", 1e-8}, {"fp32", 1e-5}, {"bf16", 2e-2}}) {
+    shell.configure(mixed(precision, precision == "fp32"));
+    shell.train_ranks(1, "runs/" + precision);
+    for (const std::string zero : {"0", "1"}) {
+      const std::string run = "runs/" + precision + zero;
+      shell.train_ranks(3, run, {"--set", "parallel.zero=" + zero});
+      EXPECT_LT(shell.difference("runs/" + precision, run), tolerance) << run;
     }
+  }
 }
 
 TEST(Ranks, TheSameNumberGivesTheSameBits) {
@@ -148,6 +72,129 @@ TEST(Ranks, EachHoldsItsShareOfTheOptimizersState) {
   EXPECT_NEAR(moments[2] / moments[1], 1.0 / 2, 0.02);
   EXPECT_NEAR(moments[4] / moments[1], 1.0 / 4, 0.03);
   EXPECT_LT(weights[4], 0.6 * weights[1]) << "the masters of bf16 are shared out as well";
+}
+
+// The memory of a process that is its own and lies in the machine, in bytes.
+double own_memory(pid_t process) {
+  const std::string status = content_of("/proc/" + std::to_string(process) + "/status");
+  const size_t at = status.find("RssAnon:");
+  return at == std::string::npos ? 0 : 1024 * std::stod(status.substr(at + 8));
+}
+
+// What each rank takes from the system, of a model of 6 million parameters.
+TEST(Ranks, EachProcessTakesItsShareOfTheOptimizersState) {
+  RankRun shell;
+  shell.configure({{"model", {{"width", 384}, {"mlp_width", 1536}, {"layers", 3}}},
+                   {"schedule", {{"steps", 1000000}}},
+                   {"batch", {{"micro_sequences", 1}}},
+                   {"evaluate", {{"every", 0}}},
+                   {"checkpoint", {{"every", 0}}}});
+  const auto memory_of_ranks = [&](int ranks, int zero) {
+    const std::string run = "runs/p" + std::to_string(ranks) + std::to_string(zero);
+    const auto job =
+        shell.start_ranks(ranks, {"--run-dir", run, "--set", "parallel.zero=" + std::to_string(zero)});
+    EXPECT_TRUE(TinyRun::until([&] { return shell.rows("train", "", run).size() >= 3; }));
+    std::vector<double> bytes;
+    for (const pid_t rank : job.ranks) bytes.push_back(own_memory(rank));
+    for (const pid_t rank : job.ranks) kill(rank, SIGKILL);
+    shell.end_of(job);
+    return bytes;
+  };
+  double moments = 0;
+  for (const int ranks : {2, 4}) {
+    const std::vector<double> whole = memory_of_ranks(ranks, 0), shared = memory_of_ranks(ranks, 1);
+    const Json environment =
+        Json::parse(content_of(shell / ("runs/p" + std::to_string(ranks) + "0/environment.json")));
+    moments = environment["memory_bytes"]["optimizer moments"];
+    ASSERT_GT(moments, 4e7);
+    for (size_t rank = 0; rank < whole.size(); ++rank)
+      EXPECT_NEAR((moments - (whole[rank] - shared[rank])) / moments, 1.0 / ranks, 0.04) << rank;
+  }
+}
+
+// What a save takes is no reason to end a run, as long as rank 0 and all others are alive.
+TEST(Ranks, ASaveMayTakeLongerThanTheLimit) {
+  RankRun shell;
+  const std::string pause = "KEEN_FAULT=fsync@optimizer.safetensors:pause";
+  const std::vector<std::string> more = {"--set", "parallel.timeout_s=1", "--set", "batch.sequences=6",
+                                         "--set", "evaluate.every=0"};
+  std::vector<RankRun::Job> jobs;
+  for (const std::string zero : {"0", "1"}) {
+    auto arguments = more;
+    arguments.insert(arguments.end(), {"--set", "parallel.zero=" + zero, "--run-dir", "runs/z" + zero});
+    jobs.push_back(shell.start_ranks(3, arguments, {pause}));
+  }
+  for (const RankRun::Job& job : jobs) {
+    const auto outcomes = shell.end_of(job);
+    for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    EXPECT_TRUE(outcomes[0].says("saving the checkpoint of step 4 takes longer")) << outcomes[0].err;
+    EXPECT_EQ(outcomes[1].err + outcomes[2].err, "");
+  }
+  // A stuck rank is found all the same.
+  const auto job = shell.start_ranks(3, more, {pause});
+  const auto errors = [&] { return content_of(shell / (job.outputs[0] + ".err")); };
+  EXPECT_TRUE(TinyRun::until([&] { return errors().find("takes longer") != std::string::npos; }));
+  kill(job.ranks[1], SIGSTOP);
+  std::string said;
+  for (const int rank : {0, 2}) {
+    const Outcome outcome = shell.end_of(job, rank);
+    EXPECT_EQ(outcome.exit, 7) << outcome.err;
+    said += outcome.err;
+  }
+  EXPECT_NE(said.find("rank 1 does not answer"), std::string::npos) << said;
+  kill(job.ranks[1], SIGKILL);
+  shell.end_of(job, 1);
+}
+
+TEST(Ranks, AForkIsTheSameForAnyNumber) {
+  RankRun shell;
+  shell.configure({{"precision", "fp64"}, {"model", {{"attention", "softmax"}}}});
+  shell.train_ranks(2, "runs/parent");
+  const std::vector<std::string> fork = {"--init-from",           "runs/parent", "--set",
+                                         "model.attention=ssmax", "--set",       "batch.sequences=12"};
+  shell.train_ranks(1, "runs/one", fork);
+  for (const std::string zero : {"0", "1"}) {
+    auto arguments = fork;
+    arguments.insert(arguments.end(), {"--set", "parallel.zero=" + zero});
+    const std::string run = "runs/three" + zero;
+    shell.train_ranks(3, run, arguments);
+    EXPECT_LT(shell.difference("runs/one", run), 1e-8) << run;
+    const Json one = shell.rows("event", "fork", "runs/one").at(0),
+               three = shell.rows("event", "fork", run).at(0);
+    EXPECT_EQ(three["parent_hash"], one["parent_hash"]);
+    for (const char* loss : {"loss_before", "loss_after"})
+      EXPECT_NEAR(three[loss].get<double>(), one[loss].get<double>(), 1e-8);
+    EXPECT_NE(one["loss_before"], one["loss_after"]);
+  }
+}
+
+TEST(Ranks, BatchesAreLeftOutByAll) {
+  RankRun shell;
+  for (const std::string zero : {"0", "1"}) {
+    const std::string run = "runs/z" + zero;
+    const auto outcomes = shell.end_of(
+        shell.start_ranks(3, {"--set", "optimizer.lr=1e38", "--set", "non_finite=skip", "--set",
+                              "batch.sequences=6", "--set", "parallel.zero=" + zero, "--run-dir", run}));
+    for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome.exit, 5) << outcome.err;
+    EXPECT_TRUE(outcomes[0].says("the batch is left out (99 so far)")) << outcomes[0].err;
+    EXPECT_EQ(outcomes[1].err + outcomes[2].err, "");
+    EXPECT_EQ(shell.rows("event", "non_finite", run).size(), 100U);
+  }
+}
+
+// Nothing is to be saved yet; rank 2 never comes.
+TEST(Ranks, ASignalIsHeardWhileTheyConnect) {
+  RankRun shell;
+  for (const int signalled : {0, 1}) {
+    const auto job = shell.start_ranks(3, {}, {}, 2);
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    kill(job.ranks[static_cast<size_t>(signalled)], SIGTERM);
+    for (const Outcome& outcome : shell.end_of(job)) {
+      EXPECT_EQ(outcome.exit, 75) << outcome.err;
+      EXPECT_TRUE(outcome.says("rank " + std::to_string(signalled) + " was stopped by a signal"))
+          << outcome.err;
+    }
+  }
 }
 
 TEST(Ranks, ASignalToAnyOfThemSavesAndStopsAll) {
@@ -236,22 +283,6 @@ TEST(Ranks, ANonFiniteLossStopsAllWithTheirExitCode) {
   for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome.exit, 5) << outcome.err;
   EXPECT_EQ(outcomes[1].err, "");
 }
-
-#ifdef KEEN_MPIRUN
-TEST(Ranks, MpiTrainsTheSame) {
-  RankRun shell;
-  shell.configure(mixed("fp64", false));
-  shell.train_ranks(1, "runs/one");
-  // What the MPI library never frees is not ours to find.
-  const std::string command = std::string("cd ") + shell.tmp().path().string() +
-                              " && ASAN_OPTIONS=detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 "
-                              "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 " +
-                              KEEN_MPIRUN + " --oversubscribe --bind-to none -n 3 " + KEEN_PROGRAM +
-                              " train c.json --run-dir runs/mpi > mpi.out 2>&1";
-  ASSERT_EQ(std::system(command.c_str()), 0) << content_of(shell / "mpi.out");
-  EXPECT_LT(shell.difference("runs/one", "runs/mpi"), 1e-8);
-}
-#endif
 
 }  // namespace
 }  // namespace keen::testing

@@ -6,22 +6,12 @@
 #include <numeric>
 #include <random>
 
-#include "free_port.h"
+#include "ranks.h"
 
 namespace keen {
 namespace {
 
-// Runs `body` on every rank, each with a communicator of its own.
-void on_ranks(int size, const std::function<void(HostCommunicator&)>& body) {
-  const int port = testing::free_port();
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < size; ++rank)
-    threads.emplace_back([=, &body] {
-      HostCommunicator comm([=] { return connect_tcp(TcpPlace{rank, size, "127.0.0.1", port, ""}, 60); }, 60);
-      body(comm);
-    });
-  for (std::thread& thread : threads) thread.join();
-}
+using testing::on_ranks;
 
 template <class T> Tensor flat_over(std::vector<T>& numbers) {
   Tensor x;
@@ -135,6 +125,35 @@ TEST_P(Ranks, SendNoMoreThanTheLeast) {
   });
 }
 INSTANTIATE_TEST_SUITE_P(Sizes, Ranks, ::testing::Values(1, 2, 3, 4));
+
+// Rank 0 works for longer than the limit and the time to answer together; the others wait for it, and for
+// each other.
+TEST(HostCommunicatorWait, GoesOnWhileRankZeroSaysThatItWorks) {
+  on_ranks(
+      3,
+      [](HostCommunicator& comm) {
+        for (const int64_t step : {1, 2}) comm.at_step(step);  // the first one may take longer
+        if (comm.rank() == 0) {
+          const LongWork work(comm, "something long");
+          std::this_thread::sleep_for(std::chrono::milliseconds(4000));
+        }
+        std::array<double, 1> ones = {1};
+        comm.sum(ones, "what comes after it");
+        EXPECT_EQ(ones[0], 3);
+      },
+      0.2);
+}
+
+// As within MPI_Init: what does not look at `stopped` is ended with the process.
+TEST(HostCommunicatorStart, EndsWhereConnectingDoesNotHearOfAStop) {
+  const auto connect = []() -> std::unique_ptr<Messages> {
+    std::this_thread::sleep_for(std::chrono::hours(1));
+    return nullptr;
+  };
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(HostCommunicator(connect, 1, [] { return true; }), ::testing::ExitedWithCode(75),
+              "stopped by a signal while the ranks connected");
+}
 
 TEST(HostCommunicatorStart, RaisesWhatConnectRaises) {
   const auto connect = []() -> std::unique_ptr<Messages> { fail(Exit::communication, "nobody is there"); };

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <map>
@@ -152,7 +153,7 @@ TEST(TcpMessages, NotesPassDataThatIsStuck) {
       for (int i = 0; i < 1000; ++i) ASSERT_FALSE(messages.poll());
       Note question;
       question.step = 41;
-      std::string_view("the sum of bucket 3").copy(question.waits_for.data(), 79);
+      std::string_view("the sum of bucket 3").copy(question.what.data(), question.what.size() - 1);
       messages.send_note(1, question);
       wait_for_note();
       EXPECT_EQ(note->kind, Note::Kind::answer);
@@ -166,7 +167,7 @@ TEST(TcpMessages, NotesPassDataThatIsStuck) {
       EXPECT_EQ(note->kind, Note::Kind::question);
       EXPECT_EQ(note->from, 0);
       EXPECT_EQ(note->step, 41);
-      EXPECT_STREQ(note->waits_for.data(), "the sum of bucket 3");
+      EXPECT_STREQ(note->what.data(), "the sum of bucket 3");
       Note answer;
       answer.kind = Note::Kind::answer;
       answer.step = 42;
@@ -338,6 +339,35 @@ TEST(TcpStart, StrangersKeepNobodyWaiting) {
   expect_done(zero);
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(8));  // they may stay for 10
   for (const int stranger : strangers) ::close(stranger);
+}
+
+// Whichever rank is stopped, and however far the ranks have come: those that know of each other all end.
+TEST(TcpStart, AStopIsHeardAndTold) {
+  const auto none = [](Messages&) { ADD_FAILURE() << "connected"; };
+  const auto stop = [] { return true; };
+  for (const int rank : {0, 1}) {
+    const TcpPlace alone = place_of(rank, 2, testing::free_port());
+    expect_says(outcome_of([&] { none(*connect_tcp(alone, kPlenty_s, stop)); }),
+                fmt::format("rank {} was stopped by a signal while the ranks connected", rank),
+                Exit::stopped);
+  }
+  for (const int stopped : {0, 1, 2}) {
+    const int port = testing::free_port();  // rank 3 never comes
+    std::atomic<bool> now = false;
+    std::vector<Outcome> outcomes(3);
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < 3; ++rank)
+      threads.emplace_back([&, rank] {
+        const auto asked = [&, rank] { return now && rank == stopped; };
+        outcomes[static_cast<size_t>(rank)] =
+            outcome_of([&] { none(*connect_tcp(place_of(rank, 4, port), kPlenty_s, asked)); });
+      });
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    now = true;
+    for (std::thread& thread : threads) thread.join();
+    for (const Outcome& outcome : outcomes)
+      expect_says(outcome, fmt::format("rank {} was stopped by a signal", stopped), Exit::stopped);
+  }
 }
 
 TEST(TcpStart, WhatAnswersIsNoRankZero) {
