@@ -16,12 +16,14 @@ usage: scripts/gpu_check.sh [--quick] [--within SECONDS] [--deps DIR] [--build D
   --within N     ends after N seconds: stages are cut short, and those that are left get no turn
   --deps DIR     the libraries come from the Debian packages in DIR, which --bundle has put there
   --build DIR    builds and works in DIR (build-gpu)
-  --only STAGES  only these stages, separated by commas: build tests sanitizer loss resume repeat steps kernels pytorch;
-                 what others found before stays in the report. Where nothing is built yet, it is built first
+  --only STAGES  only these stages, separated by commas: build loss steps pytorch tests sanitizer resume repeat kernels
+                 (the order in which they run: what is worth most comes first); what others found before stays in the
+                 report. Where nothing is built yet, it is built first
   --emulate      the CUDA emulator in the place of a GPU: tries this script, measures nothing
   --bundle DIR   downloads the Debian packages that keen is built from into DIR (about 10 MB), for a machine without a
                  package registry, and checks nothing
 On a machine without a package registry: run --bundle elsewhere, copy keen's sources and DIR over, and give --deps DIR.
+Packages that were already extracted are found by CMAKE_PREFIX_PATH, PKG_CONFIG_PATH and LD_LIBRARY_PATH, as always.
 CUDNN_PATH names a folder with cuDNN's include/ and lib/ (found by itself in Python's packages).
 TEXT
 }
@@ -68,6 +70,8 @@ device=cuda
 keen=$build/keen
 python=$(command -v python3)
 
+# The toolkit's own programs need not be in PATH.
+export PATH=$PATH:/usr/local/cuda/bin
 # Where the libraries of a bundle lie, and cuDNN, which PyTorch's wheels have.
 if [[ -n $deps ]]; then
   prefix=$build/prefix
@@ -86,7 +90,7 @@ if [[ -n $python ]]; then
   cublas=$("$python" -c 'import glob, nvidia
 print(next(iter(sorted(f for p in nvidia.__path__ for f in glob.glob(p + "/**/libcublasLt.so.*", recursive=True))), ""))' \
     2>/dev/null || true)
-  [[ -z $cublas ]] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}:$(dirname "$cublas")
+  [[ -z $cublas ]] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}:${cublas%/*}"
 fi
 
 note() { echo "$*" >>"$work/$stage.note"; }       # a few words for the table of checks
@@ -242,11 +246,14 @@ stage_repeat() {
   done
 }
 
+# What has been measured so far, beside what keen is meant to reach: the report's first table.
+goals() { "$python" scripts/gpu_report.py goals "$work/steps" "$work/pytorch.jsonl" >"$work/goals.md"; }
+
 stage_steps() {
   $emulate && skip "not with the emulator"
   [[ -x $build/tests/bench/keen_train_step_bench ]] || skip "Google Benchmark is missing"
   local filter='^cuda/' name names failed=0 program=$build/tests/bench/keen_train_step_bench
-  $quick && filter='^cuda/124m_b32'
+  $quick && filter='^cuda/(124m_b64|1558m_b16|rope162m_b64)_t1024/bf16/[a-z]*/auto$'
   rm -rf "$work/steps"
   mkdir "$work/steps"
   # Each by itself: what was measured before the time is up is not lost, and none disturbs the others.
@@ -255,6 +262,7 @@ stage_steps() {
   for name in "${names[@]}"; do
     "$program" "--benchmark_filter=^$name\$" --benchmark_format=json >"$work/steps/${name//\//_}.json" || failed=1
     "$python" scripts/gpu_report.py steps "$work/steps" >"$work/$stage.md"
+    goals || failed=1
   done
   note "${#names[@]} shapes"
   return $failed
@@ -280,13 +288,14 @@ stage_pytorch() {
     "$python" scripts/bench_pytorch.py --device cuda --precision bf16 --mode compile --warmup 5 --steps 20 --json "$@" \
       >>"$out" || failed=1
     "$python" scripts/gpu_report.py pytorch "$work/steps" "$out" >"$work/$stage.md" || failed=1
+    goals || failed=1
   }
-  measure_pytorch --model gpt2-124m --attention softmax --sequences 32 --vocab-size 50304
+  measure_pytorch --model gpt2-124m --attention softmax --sequences 64 --vocab-size 50304
+  measure_pytorch --model gpt2-1558m --attention softmax --sequences 16 --vocab-size 50304
   if ! $quick; then
-    measure_pytorch --model gpt2-124m --attention softmax --sequences 64 --vocab-size 50304
-    measure_pytorch --model gpt2-124m --attention ssmax --sequences 32 --vocab-size 50304
+    measure_pytorch --model gpt2-124m --attention softmax --sequences 32 --vocab-size 50304
+    measure_pytorch --model gpt2-124m --attention ssmax --sequences 64 --vocab-size 50304
     measure_pytorch --model gpt2-1558m --attention softmax --sequences 8 --vocab-size 50304
-    measure_pytorch --model gpt2-1558m --attention softmax --sequences 16 --vocab-size 50304
   fi
   return $failed
 }
@@ -297,8 +306,8 @@ if [[ -n $stage ]]; then
 fi
 
 # Name, and seconds that it may take: a full run, a quick one.
-stages=("build 1200 1200" "tests 900 420" "sanitizer 600 240" "loss 300 300" "resume 200 200" "repeat 300 300"
-  "steps 900 240" "kernels 400 150" "pytorch 900 300")
+stages=("build 1200 1200" "loss 300 120" "steps 900 300" "pytorch 900 300" "tests 900 420" "sanitizer 600 240"
+  "resume 200 120" "repeat 300 150" "kernels 400 150")
 [[ -n $only ]] || rm -rf "$work"
 mkdir -p "$work"
 [[ -z $only || -x $keen || ,$only, == *,build,* ]] || only=build,$only
@@ -319,7 +328,7 @@ write_report() {
   driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -1 || true)
   echo "Driver ${driver:-none}, $(nvcc --version 2>/dev/null | grep -o 'release [0-9.]*' || echo 'no nvcc')," \
     "keen $(git describe --always --dirty 2>/dev/null || echo unknown), $(LC_ALL=C date -u '+%-d %B %Y')$($quick && echo ', quick')."
-  for entry in "${stages[@]}"; do
+  for entry in goals "${stages[@]}"; do
     name=${entry%% *}
     [[ ! -s $work/$name.md ]] || { echo; cat "$work/$name.md"; }
   done

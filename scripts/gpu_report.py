@@ -5,10 +5,13 @@
     gpu_report.py steps BENCH                 rates of keen_train_step_bench: its JSON, or a folder of such files
     gpu_report.py kernels BENCH.json          rates of keen_cuda_bench beside what the device can do
     gpu_report.py pytorch BENCH TORCH         the same steps of keen and of bench_pytorch.py --json, side by side
+    gpu_report.py goals BENCH TORCH           what keen is meant to reach, and what was measured of it so far
     gpu_report.py --self-test
 """
 
 import argparse
+import contextlib
+import io
 import json
 import pathlib
 import re
@@ -115,11 +118,16 @@ def kernels_table(arguments):
 SHAPES = {"gpt2-124m": "124m", "gpt2-1558m": "1558m", "llama-162m": "rope162m"}
 
 
+def torch_rows(path):
+    """What bench_pytorch.py has measured so far."""
+    path = pathlib.Path(path)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
 def pytorch_table(arguments):
     found, _ = benchmarks(arguments.files[0])
     rows = []
-    for line in pathlib.Path(arguments.files[1]).read_text().splitlines():
-        torch = json.loads(line)
+    for torch in torch_rows(arguments.files[1]):
         shape = f"{SHAPES[torch['model']]}_b{torch['sequences']}_t{torch['tokens']}"
         ours = found.get(f"cuda/{shape}/bf16/{torch['attention']}/auto")
         theirs = torch["tokens_per_s"]
@@ -133,7 +141,46 @@ def pytorch_table(arguments):
     print_table(["shape", "keen", "PyTorch", "keen / PyTorch", "PyTorch's memory"], rows)
 
 
-COMMANDS = {"losses": compare_losses, "steps": steps_table, "kernels": kernels_table, "pytorch": pytorch_table}
+# Tokens a second on one H200 in bf16 at T = 1024 that keen must and should reach.
+RATES = {"124m": ("GPT-2 124M", "gpt2-124m", 560e3, 620e3), "1558m": ("GPT-2 1558M", "gpt2-1558m", 56e3, 60e3)}
+# What SSMax may cost beside softmax, as parts of a step's time.
+COSTS = {"rope162m": ("SSMax beside softmax, RoPE", 0.01, 0.005),
+         "124m": ("SSMax beside softmax, learned positions", 0.015, 0.015)}
+
+
+def goals_table(arguments):
+    found, _ = benchmarks(arguments.files[0])
+    torch = torch_rows(arguments.files[1])
+    rates = {}  # of a shape and a kind of attention
+    for name, entry in found.items():
+        match = re.fullmatch(r"cuda/([a-z0-9]+)_b\d+_t1024/bf16/(softmax|ssmax)/auto", name)
+        if match:
+            rates.setdefault(match.groups(), {})[name.split("/")[1]] = entry["tokens/s"]
+
+    def verdict(must, goal):
+        return "goal reached" if goal else "must reached" if must else "missed"
+
+    rows = []
+    for shape, (text, model, must, goal) in RATES.items():
+        ours = max(rates.get((shape, "softmax"), {}).values(), default=None)
+        theirs = max((row["tokens_per_s"] for row in torch if row["model"] == model and row["attention"] == "softmax"),
+                     default=None)
+        rows.append([f"{text}, tokens/s", f"{must:,.0f}", f"{goal:,.0f}", f"{ours:,.0f}" if ours else "-",
+                     f"{theirs:,.0f}" if theirs else "-", f"{ours / theirs:.2f}" if ours and theirs else "-",
+                     verdict(ours >= must, ours >= goal) if ours else "not measured"])
+    for shape, (text, must, goal) in COSTS.items():
+        softmax, ssmax = rates.get((shape, "softmax"), {}), rates.get((shape, "ssmax"), {})
+        costs = [softmax[name] / ssmax[name] - 1 for name in softmax.keys() & ssmax.keys()]
+        cost = max(costs, default=None)
+        rows.append([text, f"{must:.1%}", f"{goal:.1%}", f"{cost:.2%}" if costs else "-", "-", "-",
+                     verdict(cost < must, cost < goal) if costs else "not measured"])
+    print("What keen is meant to reach on one H200 (bf16, T = 1024), beside compiled PyTorch on this card; the best of "
+          "the\nbatch sizes measured.\n")
+    print_table(["", "must", "goal", "keen", "PyTorch", "keen / PyTorch", ""], rows)
+
+
+COMMANDS = {"losses": compare_losses, "steps": steps_table, "kernels": kernels_table, "pytorch": pytorch_table,
+            "goals": goals_table}
 
 
 def self_test():
@@ -162,6 +209,11 @@ def self_test():
                                      "tokens_per_s": 327680.0, "peak_memory_bytes": 2e10, "torch": "2"}) + "\n")
         steps_table(argparse.Namespace(files=[bench]))
         pytorch_table(argparse.Namespace(files=[bench, torch]))
+        with contextlib.redirect_stdout(io.StringIO()) as goals:
+            goals_table(argparse.Namespace(files=[bench, torch]))
+            goals_table(argparse.Namespace(files=[folder + "/nothing", folder + "/nothing"]))
+        rows = [line for line in goals.getvalue().splitlines() if line.startswith("| GPT-2 124M")]
+        assert "| 655,360 | 327,680 | 2.00 | goal reached |" in rows[0] and "not measured" in rows[1], rows
         pathlib.Path(folder, "torn.json").write_text("{")
         assert benchmarks(folder)[1][-1] == "torn: did not end"
         found, errors = benchmarks(bench)

@@ -23,8 +23,10 @@ struct Context {
   std::unique_ptr<LibraryState>
       stream;  // the CUDA stream that every op of this context runs in (core/launch.cuh)
   std::unique_ptr<LibraryState> gemm, cudnn;
-  // On CUDA, time the GEMM library's algorithms once a shape instead of taking the one that it proposes. The
-  // choice is kept in a file (ops/gemm_choice.h).
+  std::unique_ptr<LibraryState> tables;  // where the host writes AdamW's tables for CUDA
+  // On CUDA, time the GEMM library's algorithms once a shape instead of taking the one that it proposes, and
+  // products whose kernel does what goes along with them against kernels apart. The choice is kept in a file
+  // (ops/gemm_choice.h).
   bool time_gemms = false;
 
   explicit Context(Device device = Device::cpu) : device(device), scratch(device) {}

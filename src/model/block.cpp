@@ -4,7 +4,6 @@
 
 #include "core/copy.h"
 #include "ops/copy_heads.h"
-#include "ops/gelu.h"
 #include "ops/qk_norm.h"
 #include "ops/rotate_and_scale.h"
 #include "ops/swiglu.h"
@@ -130,14 +129,25 @@ void attention_backward(Context& ctx, const Block& block, const Pass& pass, cons
                                 .layout = block.heads});
 }
 
-void activation_forward(Context& ctx, const Block& block, Tensor act, ConstTensor up) {
-  if (block.mlp == MlpKind::swiglu) return ops::swiglu(ctx, act, up);
-  ops::gelu(ctx, act, up);
+// a.act = the activation of a.up, which comes from a.norm2.
+void mlp_forward(Context& ctx, const Block& block, BlockActs& a) {
+  if (block.mlp == MlpKind::gelu) return dense_gelu_forward(ctx, block.up, a.act, a.up, a.norm2);
+  dense_forward(ctx, block.up, a.up, a.norm2);
+  ops::swiglu(ctx, a.act, a.up);
 }
 
-void activation_backward(Context& ctx, const Block& block, Tensor dup, ConstTensor dact, ConstTensor up) {
-  if (block.mlp == MlpKind::swiglu) return ops::swiglu_backward(ctx, dup, dact, up);
-  ops::gelu_backward(ctx, dup, dact, up);
+// dnorm2 (N, C) is overwritten; dy (N, C) is the gradient of what `down` gives.
+void mlp_backward(Context& ctx, const Block& block, const BlockActs& a, Tensor dnorm2, ConstTensor dy) {
+  ScratchScope scope(ctx);
+  const Tensor dup = ctx.scratch.take(a.up.shape, dy.dtype);
+  if (block.mlp == MlpKind::gelu) {
+    dense_backward(ctx, block.down, dup, dy, a.act, a.up);
+  } else {
+    const Tensor dact = ctx.scratch.take(a.act.shape, dy.dtype);
+    dense_backward(ctx, block.down, dact, dy, a.act);
+    ops::swiglu_backward(ctx, dup, dact, a.up);
+  }
+  dense_backward(ctx, block.up, dnorm2, dup, a.norm2);
 }
 
 }  // namespace
@@ -236,22 +246,17 @@ void block_forward(Context& ctx, const Block& block, const Pass& pass, BlockActs
   dense_forward(ctx, block.proj, out, a.attn);
 
   norm_forward(ctx, block.norm2, a.norm2, a.stats2, {.x = a.x, .branch = out, .sum = a.mid});
-  dense_forward(ctx, block.up, a.up, a.norm2);
-  activation_forward(ctx, block, a.act, a.up);
+  mlp_forward(ctx, block, a);
   if (branch) dense_forward(ctx, block.down, branch, a.act);
 }
 
 void block_backward(Context& ctx, const Block& block, const Pass& pass, const BlockActs& a, Tensor dx) {
   ScratchScope scope(ctx);
-  Tensor dact = ctx.scratch.take(a.act.shape, dx.dtype);
-  Tensor dup = ctx.scratch.take(a.up.shape, dx.dtype);
   Tensor dattn = ctx.scratch.take(a.attn.shape, dx.dtype);
   Tensor dqkv = ctx.scratch.take(a.qkv.shape, dx.dtype);
   Tensor dbranch = ctx.scratch.take(dx.shape, dx.dtype);
 
-  dense_backward(ctx, block.down, dact, dx, a.act);
-  activation_backward(ctx, block, dup, dact, a.up);
-  dense_backward(ctx, block.up, dbranch, dup, a.norm2);
+  mlp_backward(ctx, block, a, dbranch, dx);
   norm_backward(ctx, block.norm2, dx, a.stats2, dbranch, a.mid, dx);
 
   dense_backward(ctx, block.proj, dattn, dx, a.attn);

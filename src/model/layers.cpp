@@ -70,13 +70,19 @@ void dense_forward(Context& ctx, const Dense& dense, Tensor y, ConstTensor x) {
   ops::linear(ctx, y, x, dense.weight->value, value_of(dense.bias));
 }
 
-void dense_backward(Context& ctx, const Dense& dense, Tensor dx, ConstTensor dy, ConstTensor x) {
+void dense_gelu_forward(Context& ctx, const Dense& dense, Tensor y, Tensor z, ConstTensor x) {
+  ops::linear_gelu(ctx, y, z, x, dense.weight->value, value_of(dense.bias));
+}
+
+void dense_backward(Context& ctx, const Dense& dense, Tensor dx, ConstTensor dy, ConstTensor x,
+                    ConstTensor x_is_gelu_of) {
   ops::linear_backward(ctx, {.dx = dx,
                              .dw = dense.weight->grad,
                              .dbias = grad_of(dense.bias),
                              .dy = dy,
                              .x = x,
-                             .w = dense.weight->value});
+                             .w = dense.weight->value,
+                             .x_is_gelu_of = x_is_gelu_of});
 }
 
 }  // namespace keen

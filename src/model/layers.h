@@ -43,7 +43,11 @@ Dense make_dense(Params& params, const ModelConfig& config, const std::string& n
                  double stddev, int64_t bucket);
 // y (N, O) = x (N, I) weight^T + bias.
 void dense_forward(Context& ctx, const Dense& dense, Tensor y, ConstTensor x);
-// dx (N, I) is overwritten and may not alias dy; adds to the gradients of weight and bias.
-void dense_backward(Context& ctx, const Dense& dense, Tensor dx, ConstTensor dy, ConstTensor x);
+// z (N, O) = x weight^T + bias, y = GELU(z).
+void dense_gelu_forward(Context& ctx, const Dense& dense, Tensor y, Tensor z, ConstTensor x);
+// dx (N, I) is overwritten and may not alias dy; adds to the gradients of weight and bias. With
+// `x_is_gelu_of` dx is the gradient of that.
+void dense_backward(Context& ctx, const Dense& dense, Tensor dx, ConstTensor dy, ConstTensor x,
+                    ConstTensor x_is_gelu_of = {});
 
 }  // namespace keen

@@ -1,7 +1,11 @@
 // A block takes a chunk of one segment, a thread 16 bytes of each array at a time; all segments in one
 // launch.
+#include <array>
+#include <optional>
+
 #include "core/copy.h"
 #include "core/launch.cuh"
+#include "core/staging.h"
 #include "ops/adamw_segments.h"
 #include "ops/vec.cuh"
 
@@ -20,9 +24,26 @@ struct Entry {
 };
 static_assert(sizeof(Entry) == kSegmentWords * sizeof(double));
 
+// Where the host writes tables: pinned, since for a copy of pageable memory the driver may wait until the
+// stream is done. Two, since a step has two: each is free again long before its turn comes.
+struct TableBuffers : LibraryState {
+  std::array<std::optional<StagingBuffer>, 2> buffers;
+  size_t turn = 0;
+
+  StagingBuffer& next(int64_t bytes) {
+    std::optional<StagingBuffer>& buffer = buffers[turn ^= 1];
+    if (!buffer || buffer->size() < bytes) buffer.emplace(Device::cuda, bytes, "a table of segments");
+    buffer->wait();
+    return *buffer;
+  }
+};
+
 // Fills the table and returns the number of chunks. The coefficients are zero where `args` is null.
 int64_t fill_table(Context& ctx, Tensor table, std::span<const Segment> segments, const AdamW* args) {
-  std::vector<Entry> entries;
+  if (segments.empty()) return 0;
+  if (!ctx.tables) ctx.tables = std::make_unique<TableBuffers>();
+  StagingBuffer& buffer = static_cast<TableBuffers&>(*ctx.tables).next(table.bytes());
+  auto* entries = reinterpret_cast<Entry*>(buffer.data());
   int64_t chunks = 0;
   for (const Segment& segment : segments) {
     Entry entry{.begin = segment.begin, .end = segment.end, .first_chunk = chunks, .shift = segment.shift};
@@ -32,13 +53,10 @@ int64_t fill_table(Context& ctx, Tensor table, std::span<const Segment> segments
     }
     entry.chunks = static_cast<int32_t>(chunks_of(segment));
     chunks += entry.chunks;
-    entries.push_back(entry);
+    *entries++ = entry;
   }
-  ConstTensor on_host;
-  on_host.data = reinterpret_cast<const std::byte*>(entries.data());
-  on_host.dtype = table.dtype;
-  on_host.shape = table.shape;
-  if (!entries.empty()) keen::copy(ctx, table, on_host);
+  keen::copy(ctx, table, buffer.as_tensor(table.count(), table.dtype).reshape(table.shape));
+  buffer.mark(ctx);
   return chunks;
 }
 

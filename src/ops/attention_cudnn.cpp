@@ -22,10 +22,9 @@ class CudnnAttention : public LibraryState {
   explicit CudnnAttention(Context& ctx) {
     refusal = cuda::device_count() == 0 ? "there is no CUDA device" : library_.refusal();
     if (!refusal.empty()) return;
-    const cudnnStatus_t status = library_.create(&handle_);
-    if (status == CUDNN_STATUS_SUCCESS)
-      library_.set_stream(handle_, cuda::stream_of(ctx));
-    else
+    cudnnStatus_t status = library_.create(&handle_);
+    if (status == CUDNN_STATUS_SUCCESS) status = library_.set_stream(handle_, cuda::stream_of(ctx));
+    if (status != CUDNN_STATUS_SUCCESS)
       refusal = fmt::format("cuDNN does not start: {}", library_.error_string(status));
   }
   ~CudnnAttention() override {

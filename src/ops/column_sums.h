@@ -32,6 +32,11 @@ inline Tensor take_partial_sums(Context& ctx, int64_t N, int64_t columns, DType 
   return ctx.scratch.take({RowChunks(N, ctx.device).count, columns}, dtype);
 }
 
+// sums[j] += sum over i of x[i, j]: sums (C) of the wide type, x (N, C). `partial` is take_partial_sums of x.
+void add_column_sums(Context& ctx, Tensor sums, ConstTensor x, Tensor partial);
+// The body; column_sums.cpp defines Device::cpu, the .cu Device::cuda.
+template <Device> void add_column_sums_on(Context& ctx, Tensor sums, ConstTensor x, Tensor partial);
+
 // Calls body(begin, end, sums) for every chunk of rows, in parallel; `sums` is the chunk's own zeroed row of
 // `partial`.
 template <class W, class F> void sum_rows(Tensor partial, int64_t N, const F& body) {

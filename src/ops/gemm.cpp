@@ -1,7 +1,9 @@
 #include "ops/gemm.h"
 
 #include "core/parallel.h"
+#include "ops/column_sums.h"
 #include "ops/elementwise.h"
+#include "ops/gelu.h"
 #include "ops/gemm_onednn.h"
 
 namespace keen::ops {
@@ -21,6 +23,14 @@ void check_shapes(const Gemm& g) {
   check(!g.accumulate || g.c.dtype == wide(g.a.dtype), "gemm: accumulate needs a c of the wide type");
   check(!g.bias || !g.accumulate, "gemm: bias and accumulate exclude each other");
   if (g.bias) expect(g.bias, {n}, wide(g.a.dtype), "gemm: bias (N)");
+  check(!g.accumulate || (!g.gelu_input && !g.gelu_at), "gemm: GELU and accumulate exclude each other");
+  check(!g.gelu_at || (!g.gelu_input && !g.bias), "gemm: gelu_at excludes gelu_input and bias");
+  if (g.gelu_input || g.gelu_at) check(g.c.dtype == g.a.dtype, "gemm: with GELU c must be of a's type");
+  if (g.gelu_input) expect(g.gelu_input, {m, n}, g.c.dtype, "gemm: gelu_input (M, N)");
+  if (g.gelu_at) expect(g.gelu_at, {m, n}, g.c.dtype, "gemm: gelu_at (M, N)");
+  check(!g.a_sums || (g.transpose_a && !g.bias && !g.gelu_input && !g.gelu_at),
+        "gemm: a_sums needs transpose_a, and excludes bias and GELU");
+  if (g.a_sums) expect(g.a_sums, {m}, wide(g.a.dtype), "gemm: a_sums (M)");
 }
 
 // Rows [begin, end) of a float64 product, some rows and columns at a time: the sums stay in the first-level
@@ -84,12 +94,20 @@ void gemm_as_float32(Context& ctx, const Gemm& g) {
 
 void gemm(Context& ctx, const Gemm& args) {
   check_shapes(args);
+  ScratchScope scope(ctx);
+  GemmScratch scratch;
+  if (args.a_sums) {
+    const auto [k, m] = dims<2>(args.a);
+    scratch.sums = take_partial_sums(ctx, k, m, wide(args.a.dtype));
+  }
   int64_t workspace_bytes = kCudaGemmWorkspaceBytes;
   if (ctx.device == Device::cpu) {
-    if (args.a.dtype == DType::bf16 && !fast_bf16(Device::cpu)) return gemm_as_float32(ctx, args);
-    workspace_bytes = args.a.dtype == DType::f64 ? 0 : onednn_workspace_bytes(ctx, args);
+    if (args.a.dtype == DType::bf16 && !fast_bf16(Device::cpu)) {
+      gemm_as_float32(ctx, plain_product(args));
+      return after_product(ctx, args, scratch);
+    }
+    workspace_bytes = args.a.dtype == DType::f64 ? 0 : onednn_workspace_bytes(ctx, plain_product(args));
   }
-  ScratchScope scope(ctx);
   Gemm product = args;
   if (ctx.device == Device::cuda && args.bias && args.bias.dtype != args.c.dtype) {
     // cuBLASLt adds a bias of c's type alone. It is rounded before the sum is.
@@ -97,17 +115,36 @@ void gemm(Context& ctx, const Gemm& args) {
     convert(ctx, rounded, args.bias);
     product.bias = rounded;
   }
-  const Tensor workspace = ctx.scratch.take({(workspace_bytes + 3) / 4}, DType::i32);
-  on_device(ctx, [&]<Device D>() { gemm_on<D>(ctx, product, workspace); });
+  scratch.workspace = ctx.scratch.take({(workspace_bytes + 3) / 4}, DType::i32);
+  on_device(ctx, [&]<Device D>() { gemm_on<D>(ctx, product, scratch); });
+}
+
+Gemm plain_product(const Gemm& args) {
+  Gemm product = args;
+  if (args.gelu_input) product.c = args.gelu_input;
+  product.gelu_input = product.a_sums = {};
+  product.gelu_at = {};
+  return product;
+}
+
+void after_product(Context& ctx, const Gemm& args, const GemmScratch& scratch) {
+  if (args.gelu_input) gelu(ctx, args.c, args.gelu_input);
+  if (args.gelu_at) gelu_backward(ctx, args.c, args.c, args.gelu_at);
+  if (args.a_sums) add_column_sums(ctx, args.a_sums, args.a, scratch.sums);
 }
 
 bool fast_bf16(Device device) { return device == Device::cuda || onednn_has_bf16(); }
 
-template <> void gemm_on<Device::cpu>(Context& ctx, const Gemm& args, Tensor workspace) {
-  if (args.a.dtype != DType::f64) return onednn_gemm(ctx, args, workspace);
-  const int64_t row_cost = args.c.shape[1] * args.a.shape[args.transpose_a ? 0 : 1];
-  parallel_for(args.c.shape[0], std::max<int64_t>(1, (1 << 15) / row_cost),
-               [&](int64_t begin, int64_t end) { multiply_rows(args, begin, end); });
+template <> void gemm_on<Device::cpu>(Context& ctx, const Gemm& args, const GemmScratch& scratch) {
+  const Gemm product = plain_product(args);
+  if (product.a.dtype == DType::f64) {
+    const int64_t row_cost = product.c.shape[1] * product.a.shape[product.transpose_a ? 0 : 1];
+    parallel_for(product.c.shape[0], std::max<int64_t>(1, (1 << 15) / row_cost),
+                 [&](int64_t begin, int64_t end) { multiply_rows(product, begin, end); });
+  } else {
+    onednn_gemm(ctx, product, scratch.workspace);
+  }
+  after_product(ctx, args, scratch);
 }
 
 }  // namespace keen::ops

@@ -1,10 +1,12 @@
-// One kind of matrix product as cuBLASLt describes it, and the choice among the library's algorithms by
-// timing them.
+// One kind of matrix product as cuBLASLt describes it, what goes along with it included (its epilogue), and
+// the choice among ways to compute it by timing them.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,12 +35,12 @@ class CublasLtHandle {
 };
 
 // Everything that decides which algorithm computes a product. Alignments are those of the pointers, in bytes,
-// a power of two up to 256: the library must not assume more.
+// a power of two up to 256, which also stands for what is absent: the library must not assume more.
 struct ProductKey {
   int64_t m, n, k;
-  bool transpose_a, transpose_b, accumulate, bias;
+  bool transpose_a, transpose_b, accumulate, bias, gelu, gelu_slope, sums;
   DType type, c_type;
-  uint32_t a_alignment, b_alignment, c_alignment;
+  uint32_t a_alignment, b_alignment, c_alignment, bias_alignment, gelu_alignment;
 
   explicit ProductKey(const Gemm& g);
   auto operator<=>(const ProductKey&) const = default;
@@ -49,21 +51,30 @@ struct ProductKey {
 // op(a)^T: the operands change places, and what is transposed for us is for it.
 class Product {
  public:
-  Product(const CublasLtHandle& cublas, const ProductKey& key);
+  // Remembers where `g` has its bias and the like: the library asks for their alignment.
+  Product(const CublasLtHandle& cublas, const Gemm& g, const GemmScratch& scratch);
 
   // At most `most` algorithms that need at most `workspace_bytes`, the library's own favourite first. None
   // adds partial sums in the order in which they happen to be ready, and none rounds them before they are
-  // added. Raises Exit::device when there is none.
+  // added. Empty where the library has none for what goes along with this product.
   std::vector<cublasLtMatmulAlgo_t> algorithms(int64_t workspace_bytes, int most) const;
   // Whether the library can run this algorithm here with such a workspace.
   bool takes(const cublasLtMatmulAlgo_t& algorithm, int64_t workspace_bytes) const;
 
-  void run(const Gemm& g, const cublasLtMatmulAlgo_t& algorithm, Tensor workspace, cudaStream_t stream) const;
+  // Whether the library took it. The sums of `a`, where they are asked for, are complete only with this.
+  bool try_run(Context& ctx, const Gemm& g, const cublasLtMatmulAlgo_t& algorithm,
+               const GemmScratch& scratch) const;
+  void run(Context& ctx, const Gemm& g, const cublasLtMatmulAlgo_t& algorithm,
+           const GemmScratch& scratch) const;
 
  private:
   template <class T> using Owned = std::unique_ptr<T, cublasStatus_t (*)(T*)>;
   using Layout = Owned<cublasLtMatrixLayoutOpaque_t>;
   Layout layout(DType type, int64_t rows, int64_t columns) const;
+  template <class T> void set(cublasLtMatmulDescAttributes_t attribute, const T& value) const;
+  void point_at(const Gemm& g, const GemmScratch& scratch) const;
+  cublasStatus_t multiply(Context& ctx, const Gemm& g, const cublasLtMatmulAlgo_t& algorithm,
+                          const GemmScratch& scratch) const;
 
   const CublasLtHandle& cublas_;
   ProductKey key_;
@@ -71,13 +82,14 @@ class Product {
   Layout a_, b_, c_;
 };
 
-// The fastest of these algorithms: each is run on random operands of its own, as many sets of them as do not
-// fit into the second-level cache together, and the first one wins unless another is at least 1 % faster.
-// Their memory, which no plan knows, is given back before this returns. Where it cannot be had, the answer is
-// empty.
-std::optional<cublasLtMatmulAlgo_t> fastest(Context& ctx, const Product& product, const Gemm& g,
-                                            const std::vector<cublasLtMatmulAlgo_t>& algorithms,
-                                            Tensor workspace);
+// A way to compute a GEMM; false where it turns out to be none.
+using Way = std::function<bool(const Gemm&)>;
+
+// The fastest of these ways to compute `g`: each is run on random operands of its own, as many sets of them
+// as do not fit into the second-level cache together, and the first one wins unless another is at least 1 %
+// faster. Their memory, which no plan knows, is given back before this returns. Where it cannot be had, or
+// while a graph is recorded, the answer is empty.
+std::optional<size_t> fastest(Context& ctx, const Gemm& g, std::span<const Way> ways);
 
 // x = random numbers, uniform in [-1, 1). Zeros would be multiplied faster than anything that training
 // multiplies.

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "core/timer.cuh"
 #include "ops/gemm_product.cuh"
@@ -21,6 +23,9 @@ Gemm copy_of(Context& ctx, Arena& memory, const Gemm& g, uint32_t seed) {
   copy.b = noise(ctx, memory, g.b, 4 * seed + 1);
   copy.c = noise(ctx, memory, g.c, 4 * seed + 2);
   if (g.bias) copy.bias = noise(ctx, memory, g.bias, 4 * seed + 3);
+  if (g.gelu_input) copy.gelu_input = noise(ctx, memory, g.gelu_input, 4 * seed + 3);
+  if (g.gelu_at) copy.gelu_at = noise(ctx, memory, g.gelu_at, 4 * seed + 3);
+  if (g.a_sums) copy.a_sums = noise(ctx, memory, g.a_sums, 4 * seed + 3);
   return copy;
 }
 
@@ -38,11 +43,8 @@ int64_t free_device_bytes() {
 
 }  // namespace
 
-std::optional<cublasLtMatmulAlgo_t> fastest(Context& ctx, const Product& product, const Gemm& g,
-                                            const std::vector<cublasLtMatmulAlgo_t>& algorithms,
-                                            Tensor workspace) {
-  const cudaStream_t stream = cuda::stream_of(ctx);
-  if (is_capturing(stream)) return {};
+std::optional<size_t> fastest(Context& ctx, const Gemm& g, std::span<const Way> ways) {
+  if (is_capturing(cuda::stream_of(ctx))) return {};
   Arena memory(Device::cuda);
   copy_of(ctx, memory, g, 0);
   const int64_t set_bytes = memory.peak(), l2_bytes = cuda::limits_of(ctx).l2_bytes;
@@ -56,26 +58,26 @@ std::optional<cublasLtMatmulAlgo_t> fastest(Context& ctx, const Product& product
 
   cuda::Timer timer(ctx);
   size_t next = 0;
-  const auto time_ms = [&](const cublasLtMatmulAlgo_t& algorithm, int repetitions) {
+  const auto time_ms = [&](const Way& way, int repetitions) {
     timer.start();
     for (int i = 0; i < repetitions; ++i)
-      product.run(sets[next++ % sets.size()], algorithm, workspace, stream);
+      if (!way(sets[next++ % sets.size()])) return std::numeric_limits<double>::infinity();
     return timer.stop_ms() / repetitions;
   };
-  // The first run of an algorithm loads its kernel; the second says how many fill some milliseconds.
+  // The first run of a kernel loads it; the second says how many fill some milliseconds.
   constexpr double kRoundMs = 4, kWorthwhile = 0.99;
   constexpr int kRounds = 3;
-  std::optional<cublasLtMatmulAlgo_t> best;
+  std::optional<size_t> best;
   double best_ms = 0;
-  for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
-    time_ms(algorithm, 1);
+  for (size_t i = 0; i < ways.size(); ++i) {
+    if (std::isinf(time_ms(ways[i], 1))) continue;
     const int repetitions =
-        static_cast<int>(std::clamp(kRoundMs / std::max(time_ms(algorithm, 1), 1e-3), 1.0, 100.0));
-    double ms = time_ms(algorithm, repetitions);
+        static_cast<int>(std::clamp(kRoundMs / std::max(time_ms(ways[i], 1), 1e-3), 1.0, 100.0));
+    double ms = time_ms(ways[i], repetitions);
     for (int round = 1; round < kRounds && (!best || ms < 1.2 * best_ms); ++round)
-      ms = std::min(ms, time_ms(algorithm, repetitions));
+      ms = std::min(ms, time_ms(ways[i], repetitions));
     if (best && ms >= kWorthwhile * best_ms) continue;
-    best = algorithm;
+    best = i;
     best_ms = ms;
   }
   return best;

@@ -1,18 +1,32 @@
 #include "ops/linear.h"
 
-#include "ops/column_sums.h"
 #include "ops/gemm.h"
 
 namespace keen::ops {
 
-void linear(Context& ctx, Tensor y, ConstTensor x, ConstTensor w, ConstTensor bias) {
+namespace {
+
+void check_shapes(ConstTensor y, ConstTensor x, ConstTensor w, ConstTensor bias) {
   const auto [rows, in] = dims<2>(x);
   const auto [out, w_in] = dims<2>(w);
-  check(y.dtype == x.dtype || y.dtype == wide(x.dtype), "linear: y must be of x's type or the wide type");
   expect(w, {out, in}, x.dtype, "linear: w (O, I)");
   expect(y, {rows, out}, y.dtype, "linear: y (N, O)");
   if (bias) expect(bias, {out}, wide(x.dtype), "linear: bias (O)");
+}
+
+}  // namespace
+
+void linear(Context& ctx, Tensor y, ConstTensor x, ConstTensor w, ConstTensor bias) {
+  check(y.dtype == x.dtype || y.dtype == wide(x.dtype), "linear: y must be of x's type or the wide type");
+  check_shapes(y, x, w, bias);
   gemm(ctx, {.c = y, .a = x, .b = w, .bias = bias, .transpose_b = true});
+}
+
+void linear_gelu(Context& ctx, Tensor y, Tensor z, ConstTensor x, ConstTensor w, ConstTensor bias) {
+  check_shapes(z, x, w, bias);
+  expect(z, z.shape, x.dtype, "linear_gelu: z");
+  expect(y, z.shape, x.dtype, "linear_gelu: y");
+  gemm(ctx, {.c = y, .a = x, .b = w, .bias = bias, .transpose_b = true, .gelu_input = z});
 }
 
 void linear_backward(Context& ctx, const LinearBackward& args) {
@@ -24,30 +38,15 @@ void linear_backward(Context& ctx, const LinearBackward& args) {
   expect(args.dw, {out, in}, wide(type), "linear_backward: dw (O, I)");
   if (args.dx) expect(args.dx, {rows, in}, type, "linear_backward: dx (N, I)");
   if (args.dbias) expect(args.dbias, {out}, wide(type), "linear_backward: dbias (O)");
+  if (args.x_is_gelu_of) expect(args.x_is_gelu_of, {rows, in}, type, "linear_backward: x_is_gelu_of (N, I)");
 
-  if (args.dx) gemm(ctx, {.c = args.dx, .a = args.dy, .b = args.w});
-  gemm(ctx, {.c = args.dw, .a = args.dy, .b = args.x, .transpose_a = true, .accumulate = true});
-  if (!args.dbias) return;
-  ScratchScope scope(ctx);
-  const Tensor partial = take_partial_sums(ctx, rows, out, wide(type));
-  on_device(ctx, [&]<Device D>() { add_column_sums_on<D>(ctx, args.dbias, args.dy, partial); });
-}
-
-template <> void add_column_sums_on<Device::cpu>(Context&, Tensor sums, ConstTensor x, Tensor partial) {
-  with_float_type(x.dtype, [&]<class T>() {
-    using W = Wide<T>;
-    const auto [rows, columns] = dims<2>(x);
-    const int64_t width = columns;
-    const T* px = x.as<T>();
-    sum_rows<W>(partial, rows, [=](int64_t begin, int64_t end, W* __restrict sum) {
-      for (int64_t i = begin; i < end; ++i) {
-        const T* __restrict row = px + i * width;
-#pragma omp simd
-        for (int64_t j = 0; j < width; ++j) sum[j] += W(row[j]);
-      }
-    });
-    add_partial_sums<W>(sums, partial, 0);
-  });
+  if (args.dx) gemm(ctx, {.c = args.dx, .a = args.dy, .b = args.w, .gelu_at = args.x_is_gelu_of});
+  gemm(ctx, {.c = args.dw,
+             .a = args.dy,
+             .b = args.x,
+             .transpose_a = true,
+             .accumulate = true,
+             .a_sums = args.dbias});
 }
 
 }  // namespace keen::ops

@@ -115,21 +115,40 @@ void run(benchmark::State& state, Context& ctx, double flops, double bytes, cons
 
 template <class... T> double bytes_of(const T&... x) { return (static_cast<double>(x.bytes()) + ...); }
 
-enum class Pass { forward, dx, dw };
+// Passes of a linear layer, and of two with what goes along: GELU after the one, its slope before the other,
+// sums for the bias. Timed, the faster of one kernel and several is taken; untimed, several.
+enum class Pass { forward, dx, dw, forward_gelu, dx_slope, dw_sums };
 
 void product(benchmark::State& state, Pass pass, bool timed, int64_t N, int64_t I, int64_t O) {
   Context ctx(Device::cuda);
   ctx.time_gemms = timed;
   Tensors t(ctx);
   const Tensor x = t.noise({N, I}, DType::bf16), w = t.noise({O, I}, DType::bf16),
-               y = t.noise({N, O}, DType::bf16);
-  const Tensor dw = pass == Pass::dw ? t.noise({O, I}, DType::f32) : Tensor();
+               y = t.noise({N, O}, DType::bf16), bias = t.noise({O}, DType::f32);
+  const bool weights = pass == Pass::dw || pass == Pass::dw_sums;
+  const Tensor dw = weights ? t.noise({O, I}, DType::f32) : Tensor();
+  const Tensor kept = pass == Pass::forward_gelu ? t.noise({N, O}, DType::bf16)
+                      : pass == Pass::dx_slope   ? t.noise({N, I}, DType::bf16)
+                                                 : Tensor();
+  Gemm g;
+  switch (pass) {
+    case Pass::forward:
+    case Pass::forward_gelu:
+      g = {.c = y, .a = x, .b = w, .transpose_b = true, .gelu_input = kept};
+      if (pass == Pass::forward_gelu) g.bias = bias;
+      break;
+    case Pass::dx:
+    case Pass::dx_slope:
+      g = {.c = x, .a = y, .b = w, .gelu_at = kept};
+      break;
+    case Pass::dw:
+    case Pass::dw_sums:
+      g = {.c = dw, .a = y, .b = x, .transpose_a = true, .accumulate = true};
+      if (pass == Pass::dw_sums) g.a_sums = bias;
+      break;
+  }
   run(state, ctx, 2.0 * static_cast<double>(N) * static_cast<double>(I) * static_cast<double>(O), 0,
-      [&](Context& c) {
-        if (pass == Pass::forward) gemm(c, {.c = y, .a = x, .b = w, .transpose_b = true});
-        if (pass == Pass::dx) gemm(c, {.c = x, .a = y, .b = w});
-        if (pass == Pass::dw) gemm(c, {.c = dw, .a = y, .b = x, .transpose_a = true, .accumulate = true});
-      });
+      [&](Context& c) { gemm(c, g); });
 }
 
 struct Heads64 {
@@ -266,8 +285,12 @@ void add_products() {
                          {"1558m_qkv", 16384, 1600, 4800},
                          {"1558m_up", 16384, 1600, 6400},
                          {"1558m_down", 16384, 6400, 1600}})
-    for (const auto& [pass, pass_name] :
-         {std::pair{Pass::forward, "forward"}, {Pass::dx, "dx"}, {Pass::dw, "dw"}})
+    for (const auto& [pass, pass_name] : {std::pair{Pass::forward, "forward"},
+                                          {Pass::dx, "dx"},
+                                          {Pass::dw, "dw"},
+                                          {Pass::forward_gelu, "forward_gelu"},
+                                          {Pass::dx_slope, "dx_slope"},
+                                          {Pass::dw_sums, "dw_sums"}})
       for (const bool timed : {false, true})
         add_benchmark(
             fmt::format("gemm/{}/{}/{}", s.name, pass_name, timed ? "timed" : "heuristic"),

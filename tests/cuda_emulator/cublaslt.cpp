@@ -3,6 +3,8 @@
 #include <cuda_bf16.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -12,7 +14,19 @@ struct cublasLtMatmulDescOpaque_t {
   cudaDataType scale;
   cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-  const void* bias = nullptr;
+  const void* bias = nullptr;  // or where sums go
+  const void* aux = nullptr;   // GELU's input
+  int64_t aux_leading_dimension = 0;
+
+  bool adds_bias() const { return (epilogue & CUBLASLT_EPILOGUE_BIAS) != 0; }
+  bool is_gelu() const {
+    return epilogue == CUBLASLT_EPILOGUE_GELU_AUX || epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+  }
+  bool has_aux() const { return is_gelu() || epilogue == CUBLASLT_EPILOGUE_DGELU; }
+  bool is_known() const {
+    return has_aux() || epilogue == CUBLASLT_EPILOGUE_DEFAULT || epilogue == CUBLASLT_EPILOGUE_BIAS ||
+           epilogue == CUBLASLT_EPILOGUE_BGRADB;
+  }
 };
 struct cublasLtMatrixLayoutOpaque_t {
   cudaDataType type;
@@ -29,7 +43,8 @@ namespace {
 using Layout = const cublasLtMatrixLayoutOpaque_t*;
 using Operation = const cublasLtMatmulDescOpaque_t*;
 
-// What distinguishes the algorithms, fastest first as heuristics go.
+// What distinguishes the algorithms, fastest first as heuristics go. Those that need no alignment have no
+// epilogue but a bias.
 struct Algorithm {
   int64_t pieces;          // that the sum over k is cut into
   uint32_t scheme;         // how the pieces are added
@@ -68,8 +83,10 @@ cublasStatus_t sizes_of(Operation operation, Layout a, Layout b, Layout c, Layou
   if (operation->compute != CUBLAS_COMPUTE_32F || operation->scale != CUDA_R_32F || a->type != b->type ||
       c->type != d->type || (a->type == CUDA_R_32F && c->type == CUDA_R_16BF))
     return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (operation->epilogue != CUBLASLT_EPILOGUE_DEFAULT && operation->epilogue != CUBLASLT_EPILOGUE_BIAS)
-    return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (!operation->is_known()) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (operation->has_aux() &&
+      (operation->aux_leading_dimension % 8 != 0 || operation->aux_leading_dimension < sizes.m))
+    return CUBLAS_STATUS_INVALID_VALUE;
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -77,8 +94,18 @@ bool columns_aligned(Layout x, uint32_t alignment) {
   return x->leading_dimension * size_of_type(x->type) % alignment == 0;
 }
 
-cublasStatus_t fits(const Algorithm& algorithm, Layout a, Layout b, Layout c, const Sizes& sizes,
-                    size_t& workspace_bytes) {
+bool aligned(const void* pointer, uint32_t alignment) {
+  return reinterpret_cast<uintptr_t>(pointer) % alignment == 0;
+}
+
+cublasStatus_t fits(const Algorithm& algorithm, const cublasLtMatmulDescOpaque_t& operation, Layout a,
+                    Layout b, Layout c, const Sizes& sizes, size_t& workspace_bytes) {
+  const bool plain =
+      operation.epilogue == CUBLASLT_EPILOGUE_DEFAULT || operation.epilogue == CUBLASLT_EPILOGUE_BIAS;
+  if (!plain && algorithm.alignment == 1) return CUBLAS_STATUS_NOT_SUPPORTED;
+  // As the real library, it learns from the pointers how they are aligned.
+  if (!aligned(operation.bias, algorithm.alignment) || !aligned(operation.aux, algorithm.alignment))
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   for (Layout x : {a, b, c})
     if (algorithm.alignment > 1 && !columns_aligned(x, algorithm.alignment))
       return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -113,10 +140,6 @@ std::vector<float> gather(const void* data, Layout x, bool transpose) {
   return values;
 }
 
-bool aligned(const void* pointer, uint32_t alignment) {
-  return reinterpret_cast<uintptr_t>(pointer) % alignment == 0;
-}
-
 template <class T> cublasStatus_t set_value(T& member, const void* value, size_t bytes) {
   if (value == nullptr || bytes != sizeof member) return CUBLAS_STATUS_INVALID_VALUE;
   std::memcpy(&member, value, sizeof member);
@@ -134,6 +157,13 @@ struct Product {
   Algorithm algorithm;
   Sizes sizes;
 };
+
+// The tanh form: GELU(x) = x gate(x).
+float gelu_gate(float x) { return 0.5f * (1 + std::tanh(0.79788456f * (x + 0.044715f * x * x * x))); }
+float gelu_slope(float x) {
+  const float gate = gelu_gate(x);
+  return gate + x * 2 * gate * (1 - gate) * 0.79788456f * (1 + 3 * 0.044715f * x * x);
+}
 
 void multiply(const Product& p) {
   const auto [m, n, k] = p.sizes;
@@ -154,9 +184,30 @@ void multiply(const Product& p) {
       float y = p.alpha * sum;
       // As in BLAS, c is not read when beta is 0: it may hold NaN.
       if (p.beta != 0) y += p.beta * read(p.c, type, i + j * p.c_layout.leading_dimension);
-      if (p.operation.epilogue == CUBLASLT_EPILOGUE_BIAS) y += read(p.operation.bias, type, i);
+      if (p.operation.adds_bias()) y += read(p.operation.bias, type, i);
+      const int64_t aux = i + j * p.operation.aux_leading_dimension;
+      if (p.operation.is_gelu()) {
+        write(const_cast<void*>(p.operation.aux), type, aux, y);
+        y *= gelu_gate(y);
+      } else if (p.operation.epilogue == CUBLASLT_EPILOGUE_DGELU) {
+        y *= gelu_slope(read(p.operation.aux, type, aux));
+      }
       write(p.d, type, i + j * p.d_layout.leading_dimension, y);
     }
+  if (p.operation.epilogue == CUBLASLT_EPILOGUE_BGRADB)
+    for (int64_t j = 0; j < n; ++j) {
+      float sum = 0;
+      for (int64_t l = 0; l < k; ++l) sum += right[static_cast<size_t>(j * k + l)];
+      write(const_cast<void*>(p.operation.bias), type, j, sum);
+    }
+}
+
+// By the device's clock, of which the environment may ask more than the host takes.
+double extra_ms(const cublasLtMatmulDescOpaque_t& operation) {
+  const char* text = std::getenv("KEEN_EMULATOR_EPILOGUE_MS");
+  const double ms = text == nullptr ? 0 : std::atof(text);
+  const bool fused = operation.has_aux() || operation.epilogue == CUBLASLT_EPILOGUE_BGRADB;
+  return fused ? std::max(ms, 0.0) : std::max(-ms, 0.0);
 }
 
 }  // namespace
@@ -205,6 +256,10 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation,
       return set_value(operation->epilogue, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
       return set_value(operation->bias, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+      return set_value(operation->aux, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+      return set_value(operation->aux_leading_dimension, value, bytes);
   }
   return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -268,7 +323,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     const Algorithm& algorithm = kAlgorithms[i];
     size_t workspace_bytes = 0;
     if (algorithm.alignment > alignment || (algorithm.scheme & ~preference->reduction_mask) != 0 ||
-        fits(algorithm, a, b, c, sizes, workspace_bytes) != CUBLAS_STATUS_SUCCESS ||
+        fits(algorithm, *operation, a, b, c, sizes, workspace_bytes) != CUBLAS_STATUS_SUCCESS ||
         workspace_bytes > preference->workspace_bytes)
       continue;
     results[(*count)++] = {.algo = {{kMagic, i}},
@@ -293,7 +348,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
   if (known == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
   *result = {};
   result->algo = *algorithm;
-  result->state = fits(*known, a, b, c, sizes, result->workspaceSize);
+  result->state = fits(*known, *operation, a, b, c, sizes, result->workspaceSize);
   return result->state;
 }
 
@@ -312,7 +367,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
   const Algorithm* known = algorithm_of(*algorithm);
   size_t needed_bytes = 0;
   if (known == nullptr ||
-      fits(*known, a_layout, b_layout, d_layout, sizes, needed_bytes) != CUBLAS_STATUS_SUCCESS ||
+      fits(*known, *operation, a_layout, b_layout, d_layout, sizes, needed_bytes) != CUBLAS_STATUS_SUCCESS ||
       needed_bytes > workspace_bytes || (needed_bytes > 0 && !cuda_emulator::on_device(workspace)))
     return CUBLAS_STATUS_INVALID_VALUE;
   for (const void* pointer : {a, b, c, static_cast<const void*>(d)})
@@ -320,7 +375,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
       return CUBLAS_STATUS_INVALID_VALUE;
   if (c == d && c_layout->leading_dimension != d_layout->leading_dimension)
     return CUBLAS_STATUS_INVALID_VALUE;
-  if (operation->epilogue == CUBLASLT_EPILOGUE_BIAS && !cuda_emulator::on_device(operation->bias))
+  const bool has_vector = operation->adds_bias() || operation->epilogue == CUBLASLT_EPILOGUE_BGRADB;
+  if ((has_vector && !cuda_emulator::on_device(operation->bias)) ||
+      (operation->has_aux() && !cuda_emulator::on_device(operation->aux)))
     return CUBLAS_STATUS_INVALID_VALUE;
   const Product product{.operation = *operation,
                         .a_layout = *a_layout,
@@ -336,7 +393,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
                         .beta = *static_cast<const float*>(beta),
                         .algorithm = *known,
                         .sizes = sizes};
-  return cuda_emulator::enqueue(stream, [product] { multiply(product); }) == cudaSuccess
+  const double ms = extra_ms(*operation);
+  return cuda_emulator::enqueue(stream,
+                                [product, ms] {
+                                  multiply(product);
+                                  cuda_emulator::take_longer(ms);
+                                }) == cudaSuccess
              ? CUBLAS_STATUS_SUCCESS
              : CUBLAS_STATUS_EXECUTION_FAILED;
 }

@@ -239,6 +239,11 @@ namespace cuda_emulator {
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work);
 // Whether this lies in memory of the device.
 bool on_device(const void* address);
+// The device's clock goes forward: what runs now took so much longer.
+void take_longer(double milliseconds);
+// How often the host has waited until a stream that had work had none left; copies from or to pageable memory
+// count, for which the driver may wait.
+int64_t idle_waits();
 
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread);
 // False, and the launch's error is set, for memory that no GPU could read.

@@ -53,7 +53,9 @@ struct Device {
   cudaError_t sticky = cudaSuccess;  // what a kernel ended with: every later call says so
   cudaError_t last = cudaSuccess;
   std::string message;
-  int open = 0;  // depth of work that may touch device memory
+  int open = 0;                                 // depth of work that may touch device memory
+  std::chrono::steady_clock::duration ahead{};  // what the device's clock is before the host's
+  int64_t idle_waits = 0;
 };
 
 Device& device();
@@ -77,6 +79,8 @@ void poison(const std::byte* memory, size_t bytes, bool closed);
 CUstream_st& stream_or_null(cudaStream_t stream);
 // Runs what was put into a stream, up to `until` pieces since its beginning.
 void drain(CUstream_st& stream, uint64_t until = ~uint64_t{0});
+// The same because the host waits for it.
+void wait_for(CUstream_st& stream, uint64_t until = ~uint64_t{0});
 cudaError_t put(cudaStream_t where, std::function<void()> work);
 // A call that waits cannot be part of a graph, and spoils the capture.
 bool waits_in_capture();

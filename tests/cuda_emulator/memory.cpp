@@ -94,12 +94,13 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     if (capturing) return error(cudaErrorStreamCaptureUnsupported);
     std::vector<std::byte> staged(bytes);
     std::memcpy(staged.data(), from, bytes);
+    device().idle_waits += !stream_or_null(stream).work.empty();
     return put(stream, [to, staged = std::move(staged)] { std::memcpy(to, staged.data(), staged.size()); });
   }
   const cudaError_t status = put(stream, [=] { std::memmove(to, from, bytes); });
   if (!is_pageable(to)) return status;
   if (capturing) return error(cudaErrorStreamCaptureUnsupported);
-  drain(stream_or_null(stream));
+  wait_for(stream_or_null(stream));
   return error(device().sticky);
 }
 

@@ -41,6 +41,17 @@ void drain(CUstream_st& stream, uint64_t until) {
   }
 }
 
+void wait_for(CUstream_st& stream, uint64_t until) {
+  if (stream.work.empty()) return;
+  drain(stream, until);
+  device().idle_waits += stream.work.empty();
+}
+
+int64_t idle_waits() {
+  const Lock lock(device().mutex);
+  return device().idle_waits;
+}
+
 cudaError_t put(cudaStream_t where, std::function<void()> work) {
   CUstream_st& stream = stream_or_null(where);
   if (stream.capture != nullptr) {
@@ -63,6 +74,11 @@ bool waits_in_capture() {
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work) {
   const Lock lock(device().mutex);
   return put(stream, std::move(work));
+}
+
+void take_longer(double milliseconds) {
+  device().ahead += std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+      std::chrono::duration<double, std::milli>(milliseconds));
 }
 
 bool on_device(const void* address) {
@@ -100,7 +116,7 @@ bool can_be_read_by_kernels(const void* address, int argument) {
 cudaError_t cudaDeviceSynchronize() {
   const Lock lock(device().mutex);
   if (waits_in_capture()) return error(cudaErrorStreamCaptureUnsupported);
-  for (CUstream_st* stream : device().streams) drain(*stream);
+  for (CUstream_st* stream : device().streams) wait_for(*stream);
   return error(device().sticky);
 }
 
@@ -125,7 +141,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     stream_or_null(stream).capture->broken = true;
     return error(cudaErrorStreamCaptureUnsupported);
   }
-  drain(stream_or_null(stream));
+  wait_for(stream_or_null(stream));
   return error(device().sticky);
 }
 
@@ -167,7 +183,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t where) {
   event->stream = &stream;
   event->capture = stream.capture;
   if (stream.capture != nullptr) return cudaSuccess;
-  const cudaError_t status = put(where, [event] { event->reached = std::chrono::steady_clock::now(); });
+  const cudaError_t status =
+      put(where, [event] { event->reached = std::chrono::steady_clock::now() + device().ahead; });
   event->after = stream.put;
   return status;
 }
@@ -175,7 +192,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t where) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const Lock lock(device().mutex);
   if (event->capture != nullptr) return error(cudaErrorStreamCaptureUnsupported);
-  if (event->stream != nullptr) drain(*event->stream, event->after);
+  if (event->stream != nullptr) wait_for(*event->stream, event->after);
   return error(device().sticky);
 }
 

@@ -332,6 +332,35 @@ TEST(Emulator, StreamsRunWhenSomebodyWaits) {
   cudaStreamDestroy(stream);
 }
 
+TEST(Emulator, CountsHowOftenTheHostLetsAStreamBecomeIdle) {
+  OnDevice<int> x(1);
+  Pinned in(1);
+  cudaStream_t stream = nullptr;
+  cudaEvent_t early = nullptr;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  cudaEventCreateWithFlags(&early, cudaEventDisableTiming);
+  const auto copy = [&](const int* from) {
+    cudaMemcpyAsync(x.data(), from, 4, cudaMemcpyHostToDevice, stream);
+  };
+  const auto counts = [](auto&& calls) {
+    const int64_t before = cuda_emulator::idle_waits();
+    calls();
+    return cuda_emulator::idle_waits() - before;
+  };
+  int pageable = 7;
+  copy(in.data);
+  cudaEventRecord(early, stream);
+  copy(in.data);
+  EXPECT_EQ(counts([&] { cudaEventSynchronize(early); }), 0) << "the stream has more to do";
+  EXPECT_EQ(counts([&] { copy(&pageable); }), 1) << "the driver may wait before it stages";
+  EXPECT_EQ(counts([&] { cudaStreamSynchronize(stream); }), 1);
+  EXPECT_EQ(counts([&] { cudaStreamSynchronize(stream); }), 0) << "nothing to wait for";
+  EXPECT_EQ(counts([&] { copy(&pageable); }), 0);
+  cudaEventDestroy(early);
+  cudaStreamDestroy(stream);
+  cudaDeviceReset();
+}
+
 TEST(Emulator, EventsOrderStreams) {
   OnDevice<int> x(1);
   x.put({0});

@@ -1,10 +1,9 @@
-#include <cstdlib>
 #include <fstream>
 
 #include "cuda_test.h"
+#include "environment.h"
 #include "ops/gemm.h"
 #include "ops/gemm_choice.h"
-#include "temporary_directory.h"
 
 namespace keen::ops {
 namespace {
@@ -176,26 +175,15 @@ TEST_F(GemmCuda, RefusesFloat64) {
                Error);
 }
 
-// With a cache directory of its own.
 class GemmTimingCuda : public GemmCuda {
  protected:
-  void SetUp() override {
-    GemmCuda::SetUp();
-    const char* cache = std::getenv("XDG_CACHE_HOME");
-    if (cache != nullptr) before_ = cache;
-    setenv("XDG_CACHE_HOME", directory_.path().c_str(), 1);
-  }
-  void TearDown() override {
-    before_ ? setenv("XDG_CACHE_HOME", before_->c_str(), 1) : unsetenv("XDG_CACHE_HOME");
-  }
   static std::string file() {
     std::ifstream in(gemm_choices_file());
     return {std::istreambuf_iterator<char>(in), {}};
   }
 
  private:
-  testing::TemporaryDirectory directory_;
-  std::optional<std::string> before_;
+  const testing::FreshGemmChoices fresh_{0};
 };
 
 TEST_F(GemmTimingCuda, ComputesTheSameAndKeepsItsChoice) {

@@ -54,6 +54,33 @@ TEST(Linear, GradientsEqualCentralDifferences) {
   }
 }
 
+// Two layers with GELU between them: its input is kept, and the second's gradient is that of it.
+TEST(Linear, GradientsThroughGeluEqualCentralDifferences) {
+  for (const auto [N, I, O] : kSizes) {
+    Tensors t;
+    constexpr double kSmall = 0.1;  // so that differences of GELU are near its derivatives
+    Tensor x = t.normal({N, I}), up = t.normal({O, I}, DType::f64, kSmall);
+    Tensor bias = t.normal({O}), down = t.normal({I, O}, DType::f64, kSmall);
+    Tensor z = t.poisoned({N, O}), y = t.poisoned({N, O}), out = t.poisoned({N, I}), dout = t.normal({N, I});
+    const auto loss = [&] {
+      Context ctx;
+      prepare(ctx, [&] { linear_gelu(ctx, y, z, x, up, bias); });
+      linear_gelu(ctx, y, z, x, up, bias);
+      run_forward(out, y, down);
+      return dot(out, dout);
+    };
+    loss();
+    Tensor dz = t.poisoned({N, O}), dx = t.poisoned({N, I});
+    Tensor ddown = t.zeros({I, O}), dup = t.zeros({O, I}), dbias = t.zeros({O});
+    run_backward({.dx = dz, .dw = ddown, .dbias = {}, .dy = dout, .x = y, .w = down, .x_is_gelu_of = z});
+    run_backward({.dx = dx, .dw = dup, .dbias = dbias, .dy = dz, .x = x, .w = up});
+    EXPECT_LT(gradient_error(loss, x, dx), 1e-7);
+    EXPECT_LT(gradient_error(loss, up, dup), 1e-7);
+    EXPECT_LT(gradient_error(loss, bias, dbias), 1e-7);
+    EXPECT_LT(gradient_error(loss, down, ddown), 1e-7);
+  }
+}
+
 // float32 and bf16 against float64 on the same rounded operands. Sums of N terms in float32 leave about 1e-6;
 // an output of bf16 is rounded once more.
 TEST(Linear, Float32AndBf16AgreeWithFloat64) {

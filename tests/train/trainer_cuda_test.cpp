@@ -4,6 +4,7 @@
 
 #include "core/copy.h"
 #include "cuda_test.h"
+#include "environment.h"
 #include "train/tiny_run.h"
 #include "train/trainer.h"
 
@@ -95,6 +96,21 @@ TEST_P(TrainerVariantCuda, FollowsTheCpu) {
   EXPECT_EQ(cuda.trainer.state, cpu.trainer.state);
   EXPECT_NEAR(*cuda.trainer.validate(), *cpu.trainer.validate(), 1e-4);
 }
+
+// In one kernel with their products, or in kernels of their own: GELU, its slope, and the gradients of
+// biases.
+TEST_P(TrainerVariantCuda, FollowsTheCpuWithTimedProducts) {
+  for (const int ahead_ms : {5, -5}) {
+    const testing::FreshGemmChoices fresh(ahead_ms);
+    TinyRun run;
+    GetParam().change(run.config);
+    TinyTrainer cpu(on(Device::cpu, run.config));
+    run.config.time_gemms = true;
+    TinyTrainer cuda(on(Device::cuda, run.config));
+    const std::vector<double> want = cpu.losses(4), got = cuda.losses(4);
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-4 * want[i]) << ahead_ms;
+  }
+}
 INSTANTIATE_TEST_SUITE_P(Models, TrainerVariantCuda, ::testing::ValuesIn(kVariants),
                          [](const auto& info) { return info.param.name; });
 
@@ -142,6 +158,32 @@ TEST_P(TrainerTypeCuda, NonFiniteChangesNothingButTheBatch) {
 INSTANTIATE_TEST_SUITE_P(Types, TrainerTypeCuda, testing::kCudaTypes, testing::type_name);
 
 using TrainerCuda = CudaTest;
+
+}  // namespace
+}  // namespace keen
+namespace cuda_emulator {
+int64_t idle_waits();  // tests/cuda_emulator/cuda_runtime.h, which a build for a GPU does not have
+}
+namespace keen {
+namespace {
+
+// The host lets the device become idle once a step, where it reads the result; not for tokens, for tables, or
+// between micro-batches.
+TEST_F(TrainerCuda, WaitsForTheDeviceOnceAStep) {
+  if constexpr (!kCudaEmulated) {
+    GTEST_SKIP() << "only the emulator counts";
+  } else {
+    TinyRun run;
+    run.config.batch.sequences = 4 * run.config.batch.micro_sequences;
+    TinyTrainer tiny(on(Device::cuda, run.config));
+    tiny.losses(2);  // libraries plan in the first micro-batch, and the second is recorded
+    for (int step = 0; step < 3; ++step) {
+      const int64_t before = cuda_emulator::idle_waits();
+      tiny.losses(1);
+      EXPECT_EQ(cuda_emulator::idle_waits() - before, 1);
+    }
+  }
+}
 
 TEST_F(TrainerCuda, Bf16StaysCloseToTheCpu) {
   TinyRun run;
