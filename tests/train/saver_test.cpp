@@ -149,5 +149,42 @@ TEST_F(SaverTest, TheSnapshotIsPlannedAndTakenOnlyWhereItIsOfUse) {
   EXPECT_TRUE(snapshot());
 }
 
+// Of a model of 6.3 million parameters, on a disk: the figures of the README.
+TEST(SlowSaver, HowLongTrainingStandsStill) {
+  TinyRun run;
+  run.config.model.width = 256;
+  run.config.model.mlp_width = 1024;
+  run.config.model.layers = 6;
+  run.attention(R"(["softmax", "ssmax"])");
+  run.config.schedule.steps = 31;
+  run.config.checkpoint.every = 10;
+  run.config.evaluate.every = 0;
+  const testing::TemporaryDirectory disk(testing::Medium::disk);
+  for (const bool background : {false, true}) {
+    run.config.checkpoint.background = background;
+    const fs::path path = disk / (background ? "background" : "waiting");
+    testing::Quiet quiet;
+    run_training(run.config, {.config_path = "tiny.json", .run_dir = path});
+    double stall_ms = 0, save_ms = 0;
+    int64_t bytes = 0;
+    for (const Json& event : read_metrics(path / "metrics.jsonl").events) {
+      if (event.at("event") != "save" || event.at("step") == 31) continue;
+      stall_ms = std::max(stall_ms, event.at("save_stall_ms").get<double>());
+      save_ms = std::max(save_ms, event.at("save_ms").get<double>());
+    }
+    for (const CheckpointFile& file : verify_checkpoint(path / "checkpoints/step_00000030").files)
+      bytes += file.size_bytes;
+    EXPECT_GT(save_ms, 0);
+    if (background)
+      EXPECT_LT(stall_ms, save_ms);
+    else
+      EXPECT_EQ(stall_ms, save_ms);
+    fmt::print(stderr,
+               "saves of {:.1f} MiB {}: the longest took {:.0f} ms and held training up for {:.0f} ms\n",
+               static_cast<double>(bytes) / (1 << 20),
+               background ? "in the background" : "one after the other", save_ms, stall_ms);
+  }
+}
+
 }  // namespace
 }  // namespace keen
