@@ -79,10 +79,10 @@ class CrashTest : public ::testing::Test {
 
   // The kind of the next kill: of every three one is inside a save.
   Kind next_kind() const {
+    if (torn_) return in_cut;
     const int inside = killed[in_save_by_place] + killed[in_save_by_clock];
     if (3 * inside <= kills())
       return killed[in_save_by_place] > killed[in_save_by_clock] ? in_save_by_clock : in_save_by_place;
-    if (torn_) return in_cut;
     constexpr Kind others[] = {at_random, in_step, at_random, in_start, at_random, in_cut};
     return others[(kills() - inside) % 6];
   }

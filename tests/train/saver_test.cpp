@@ -143,7 +143,8 @@ TEST_F(SaverTest, TheSnapshotIsPlannedAndTakenOnlyWhereItIsOfUse) {
   EXPECT_TRUE(snapshot());
   run.config.checkpoint.background = false;
   EXPECT_FALSE(snapshot());
-  run.config.checkpoint = {.every = 0};
+  run.config.checkpoint.background = true;
+  run.config.checkpoint.every = 0;
   EXPECT_FALSE(snapshot()) << "the only save is the last, and nothing goes on beside it";
   run.config.checkpoint.keep_steps = {3};
   EXPECT_TRUE(snapshot());
