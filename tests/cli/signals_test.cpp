@@ -129,7 +129,9 @@ TEST(Signals, WhileAForkIsPrepared) {
   ASSERT_EQ(shell.train({"--run-dir", "parent"}).exit, 0);
   const std::vector<std::string> fork = {"--init-from", "parent", "--set", "model.attention=ssmax"};
   const Outcome outcome = shell.train(fork, {"KEEN_FAULT=fork:SIGTERM"});
-  expect_error(outcome, 75, {"while the fork was prepared"});
+  expect_polite(outcome);
+  EXPECT_EQ(outcome.exit, 75);
+  EXPECT_TRUE(outcome.says("while the fork was prepared")) << outcome.err;
   EXPECT_EQ(shell.names("runs/c"), std::vector<std::string>{}) << "nothing is written yet";
   EXPECT_EQ(shell.train(fork).exit, 0);
   EXPECT_EQ(shell.rows("event", "fork").size(), 1u);
