@@ -3,13 +3,16 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <array>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstdlib>
+#include <limits>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/check.h"
@@ -20,9 +23,17 @@ namespace {
 struct Rule {
   std::string point, part;
   Outcome outcome;
-  bool kill_before = false, pause = false, onward = false;
+  bool kill_before = false, onward = false;
+  int signal = 0;    // to raise before the call
+  int delay_ms = 0;  // before the call
   int64_t first = 1, seen = 0;
 };
+
+using Names = std::array<std::pair<std::string_view, int>, 5>;
+constexpr Names kErrors = {
+    {{"ENOSPC", ENOSPC}, {"EIO", EIO}, {"EACCES", EACCES}, {"EROFS", EROFS}, {"EINTR", EINTR}}};
+constexpr Names kDelays = {{{"slow", 100}, {"pause", 5000}}};
+constexpr Names kSignals = {{{"SIGTERM", SIGTERM}, {"SIGINT", SIGINT}, {"SIGUSR1", SIGUSR1}}};
 
 Rule parse_rule(std::string_view text) {
   const auto refuse = [&]() {
@@ -47,24 +58,21 @@ Rule parse_rule(std::string_view text) {
     const auto [end, error] = std::from_chars(count.data(), count.data() + count.size(), rule.first);
     if (error != std::errc{} || end != count.data() + count.size() || rule.first < 1) refuse();
   }
-  if (action == "ENOSPC")
-    rule.outcome.error = ENOSPC;
-  else if (action == "EIO")
-    rule.outcome.error = EIO;
-  else if (action == "EACCES")
-    rule.outcome.error = EACCES;
-  else if (action == "EINTR")
-    rule.outcome.error = EINTR;
-  else if (action == "short")
-    rule.outcome.shorten = true;
-  else if (action == "tear")
-    rule.outcome.shorten = rule.outcome.kill_after = true;
-  else if (action == "pause")
-    rule.pause = true;
-  else if (action == "kill")
-    rule.kill_before = true;
-  else
-    refuse();
+  const auto value_of = [action](const auto& table) {
+    for (const auto& [name, value] : table)
+      if (name == action) return value;
+    return 0;
+  };
+  rule.outcome.error = value_of(kErrors);
+  rule.signal = value_of(kSignals);
+  rule.kill_before = action == "kill";
+  rule.delay_ms = value_of(kDelays);
+  rule.outcome.kill_after = action == "tear";
+  rule.outcome.shorten = action == "short" || action == "tear";
+  rule.outcome.spoil = action == "nan";
+  const bool known = rule.outcome.error != 0 || rule.signal != 0 || rule.kill_before || rule.delay_ms != 0 ||
+                     rule.outcome.shorten || rule.outcome.spoil;
+  if (!known) refuse();
   return rule;
 }
 
@@ -72,7 +80,8 @@ Rule parse_rule(std::string_view text) {
 class Plan {
  public:
   Plan() {
-    if (const char* text = std::getenv("KEEN_FAULT")) arm(text);
+    const char* text = std::getenv("KEEN_FAULT");
+    arm(text != nullptr ? text : "");
   }
 
   void arm(std::string_view text) {
@@ -84,27 +93,29 @@ class Plan {
     }
     const std::lock_guard lock(mutex_);
     rules_ = std::move(rules);
-    armed_ = !rules_.empty();
+    armed = rules_.empty() ? Armed::no : Armed::yes;
   }
 
-  Outcome next(std::string_view point, std::string_view path) {
-    if (!armed_.load(std::memory_order_relaxed)) return {};
-    const std::lock_guard lock(mutex_);
+  Outcome count(std::string_view point, std::string_view path) {
     Outcome outcome;
+    int delay_ms = 0;
+    std::unique_lock lock(mutex_);
     for (Rule& rule : rules_) {
       if (rule.point != point || path.find(rule.part) == std::string_view::npos) continue;
       ++rule.seen;
       if (rule.seen < rule.first || (rule.seen > rule.first && !rule.onward)) continue;
       if (rule.kill_before) kill_process();
-      if (rule.pause) std::this_thread::sleep_for(std::chrono::seconds(5));
-      outcome = rule.outcome;
+      if (rule.signal != 0) raise(rule.signal);
+      delay_ms += rule.delay_ms;
+      if (rule.delay_ms == 0) outcome = rule.outcome;
     }
+    lock.unlock();  // other threads do not wait with this one
+    if (delay_ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(delay_ms));
     return outcome;
   }
 
  private:
   std::mutex mutex_;
-  std::atomic<bool> armed_ = false;
   std::vector<Rule> rules_;
 };
 
@@ -115,7 +126,14 @@ Plan& plan() {
 
 }  // namespace
 
-Outcome next(std::string_view point, std::string_view path) { return plan().next(point, path); }
+Outcome count(std::string_view point, std::string_view path) { return plan().count(point, path); }
+
+void spoil(std::string_view point, Tensor numbers) {
+  if (!next(point, {}).spoil || numbers.device != Device::cpu || numbers.count() == 0) return;
+  with_float_type(numbers.dtype, [&]<class T>() {
+    *numbers.as<T>() = T(static_cast<Wide<T>>(std::numeric_limits<float>::quiet_NaN()));
+  });
+}
 
 void arm(std::string_view text) { plan().arm(text); }
 

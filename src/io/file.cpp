@@ -305,7 +305,12 @@ void sync_directory(const std::filesystem::path& directory) {
 
 int64_t free_bytes(const std::filesystem::path& path) {
   struct statvfs status;
-  if (statvfs(path.c_str(), &status) != 0 && statvfs(directory_of(path).c_str(), &status) != 0) return -1;
+  std::filesystem::path place = path;
+  while (statvfs(place.c_str(), &status) != 0) {
+    const std::filesystem::path parent = directory_of(place);
+    if (errno != ENOENT || parent == place) return -1;
+    place = parent;
+  }
   return static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
 }
 

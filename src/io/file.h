@@ -115,7 +115,8 @@ void remove_path(const std::filesystem::path& path);
 // fsync of a directory, so that renames and new names in it survive a power cut.
 void sync_directory(const std::filesystem::path& directory);
 
-// The bytes that an ordinary user may still write on this file system, or -1 where that is unknown.
+// The bytes that an ordinary user may still write on the file system where this path is, or would be, or -1
+// where that is unknown.
 int64_t free_bytes(const std::filesystem::path& path);
 
 }  // namespace keen

@@ -2,7 +2,9 @@
 #include "comm/communicator.h"
 #include "data/dataset.h"
 #include "report/inspect_kinds.h"
+#include "train/disk.h"
 #include "train/gemm_rate.h"
+#include "train/startup.h"
 #include "train/summary.h"
 #include "train/trainer.h"
 
@@ -34,11 +36,12 @@ class ConfigInspector {
     check_parent();
     plan(train, validation);
     count_computation();
-    const int64_t one = checkpoint_bytes(gpt_), most = checkpoints_kept(config_.checkpoint);
-    facts_.add("disk",
-               fmt::format("{} for {} checkpoints of {}", short_bytes(one * most), most, short_bytes(one)));
-    json["checkpoint_bytes"] = one;
-    json["disk_bytes"] = one * most;
+    const DiskNeed disk = disk_need(config_, gpt_.params, wide(dtype_));
+    facts_.add("disk", fmt::format("{} for {} checkpoint{} of {}, and the log", short_bytes(disk.bytes()),
+                                   disk.checkpoints, disk.checkpoints == 1 ? "" : "s",
+                                   short_bytes(disk.checkpoint_bytes)));
+    json["checkpoint_bytes"] = disk.checkpoint_bytes;
+    json["disk_bytes"] = disk.bytes();
     json["ready"] = missing_.empty();
     json["missing"] = Json(missing_);
 
@@ -135,20 +138,14 @@ class ConfigInspector {
       device_.reset();
       add_problem("memory", error.what());
     }
-    int64_t total = 0;
-    std::vector<std::string> parts;
-    for (const MemoryUse& use : uses) {
-      total += use.bytes;
-      parts.push_back(fmt::format("{} {}", use.category, short_bytes(use.bytes)));
-      result_.json["memory_bytes"][use.category] = use.bytes;
-    }
+    for (const MemoryUse& use : uses) result_.json["memory_bytes"][use.category] = use.bytes;
     const int64_t state = 4 * gpt_.params.count() * size_of(wide(dtype_));
     if (uses.empty())
       facts_.add("memory", fmt::format("{} for weights, gradients and moments; activations are planned when "
                                        "the data is there",
                                        short_bytes(state)));
     else
-      facts_.add("memory", fmt::format("{}: {}", short_bytes(total), fmt::join(parts, ", ")));
+      facts_.add("memory", memory_summary(uses));
   }
 
   // The computation of all steps, and its time at the rate at which the GEMM library multiplies here and now,

@@ -76,6 +76,9 @@ std::string told(const Json& event) {
                        text_in(event, "first_bad").empty()
                            ? std::string(" (the loss)")
                            : fmt::format(" (first in the gradient of {})", text_in(event, "first_bad")));
+  if (name == "loss_spike")
+    return fmt::format("step {}: loss {} jumped above the recent {}", step, loss_in(event, "loss"),
+                       loss_in(event, "median"));
   if (name == "save_failed")
     return fmt::format("could not save after step {}: {}", step, text_in(event, "reason"));
   return fmt::format("{} at step {}", name, step);
@@ -242,6 +245,10 @@ class RunInspector {
                              {"bytes", row.bytes},
                              {"problem", row.problem.empty() ? Json(nullptr) : Json(row.problem)}});
     }
+    // One that was killed at its birth has no log yet.
+    const bool newborn = rows.empty() && !fs::exists(path_ / "metrics.jsonl");
+    if (!newborn)
+      for (const std::string& problem : run_.problems) damaged += "\n  " + problem;
     result_.json["whole"] = damaged.empty();
     result_.json["checkpoints"] = std::move(checkpoints);
     result_.json["set_aside"] = Json(aside);
@@ -250,7 +257,7 @@ class RunInspector {
       result_.text += fmt::format("{}: damaged, and set aside for the one that took its place\n", name);
     if (!damaged.empty())
       result_.problem = Error(Exit::checkpoint,
-                              fmt::format("{}: not every checkpoint is whole:{}", path_.string(), damaged));
+                              fmt::format("{}: not everything is whole:{}", path_.string(), damaged));
   }
 
   std::string table_of(const std::vector<Row>& rows) const {

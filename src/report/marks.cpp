@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <deque>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -58,45 +56,15 @@ std::string non_finite_text(const Json& event, int64_t batches) {
   return text;
 }
 
-double median_of(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-// What the losses just before say of the next one.
-class SpikeRule {
- public:
-  bool can_judge() const { return std::ssize(recent_) >= kFewestBefore; }
-  // Sets `median` and `limit` from the window as it stands.
-  void judge() {
-    std::vector<double> values(recent_.begin(), recent_.end());
-    median = median_of(values);
-    for (double& value : values) value = std::abs(value - median);
-    limit = std::max(kLeastSpike, kSpikeDeviations * 1.4826 * median_of(std::move(values)));
-  }
-  void take(double loss) {
-    recent_.push_back(loss);
-    if (std::ssize(recent_) > kSpikeWindow) recent_.pop_front();
-  }
-  void replace(const std::vector<double>& losses) { recent_.assign(losses.begin(), losses.end()); }
-
-  double median = 0, limit = 0;
-
- private:
-  std::deque<double> recent_;
-};
-
-// An excursion in progress.
+// A spike in progress.
 struct Excursion {
   int64_t first_step = 0, peak_step = 0;
-  double peak = 0;
-  std::vector<double> losses;
+  double peak = 0, median = 0;
 };
 
-Mark mark_of(const Excursion& excursion, double median) {
+Mark mark_of(const Excursion& excursion) {
   std::string text = fmt::format("spike: loss {}, {} above the recent ones", loss_text(excursion.peak),
-                                 loss_text(excursion.peak - median));
+                                 loss_text(excursion.peak - excursion.median));
   if (excursion.peak_step != excursion.first_step) text += fmt::format(", at step {}", excursion.peak_step);
   return {Mark::Kind::spike, excursion.first_step, text};
 }
@@ -142,10 +110,10 @@ std::vector<Mark> marks_of_events(const std::vector<Json>& events) {
 std::vector<Mark> marks_of_losses(const std::vector<int64_t>& steps,
                                   const std::vector<std::optional<double>>& losses) {
   std::vector<Mark> marks;
-  SpikeRule rule;
+  SpikeDetector detector;
   std::optional<Excursion> excursion;
   const auto end_excursion = [&] {
-    marks.push_back(mark_of(*excursion, rule.median));
+    marks.push_back(mark_of(*excursion));
     excursion.reset();
   };
   bool finite = true;
@@ -156,26 +124,13 @@ std::vector<Mark> marks_of_losses(const std::vector<int64_t>& steps,
       continue;
     }
     const double loss = *losses[i];
-    if (!excursion) {
-      if (rule.can_judge()) rule.judge();
-      if (!rule.can_judge() || loss <= rule.median + rule.limit) {
-        rule.take(loss);
-        continue;
-      }
-      excursion = {.first_step = steps[i], .peak_step = steps[i], .peak = loss, .losses = {}};
-    } else if (loss < rule.median + rule.limit / 2) {
-      end_excursion();
-      rule.take(loss);
-      continue;
-    }
-    excursion->losses.push_back(loss);
-    if (loss > excursion->peak) {
+    if (const auto spike = detector.take(loss)) {
+      excursion = {.first_step = steps[i], .peak_step = steps[i], .peak = loss, .median = spike->median};
+    } else if (detector.in_spike() && loss > excursion->peak) {
       excursion->peak = loss;
       excursion->peak_step = steps[i];
     }
-    if (std::ssize(excursion->losses) < kSpikeWindow) continue;
-    rule.replace(excursion->losses);
-    end_excursion();
+    if (excursion && !detector.spike_is_open()) end_excursion();
   }
   if (excursion) end_excursion();
   std::stable_sort(marks.begin(), marks.end(), [](const Mark& a, const Mark& b) { return a.step < b.step; });

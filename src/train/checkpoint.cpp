@@ -43,22 +43,26 @@ std::vector<Named> averages_of(const Params& params) {
   return list;
 }
 
-std::vector<TensorEntry> entries_of(const std::vector<Named>& list) {
+std::vector<TensorEntry> entries_of(const std::vector<Named>& list, DType dtype) {
   std::vector<TensorEntry> entries;
-  for (const auto& [name, param, array] : list) entries.push_back({name, param->master.dtype, param->shape});
+  for (const auto& [name, param, array] : list) entries.push_back({name, dtype, param->shape});
   return entries;
 }
 
+// Gives the whole array of a parameter away, in pieces.
+using ReadArray = std::function<void(const Param& param, Params::Array array,
+                                     const std::function<void(std::span<const std::byte>)>& visit)>;
+
 // Writes tensors one after the other, a piece at a time.
-CheckpointFile write_tensors(PieceReader& pieces, const fs::path& directory, std::string_view name,
-                             const std::vector<Named>& list) {
+CheckpointFile write_tensors(const ReadArray& read, const fs::path& directory, std::string_view name,
+                             const std::vector<Named>& list, DType dtype) {
   std::map<std::string_view, const Named*> named;
   for (const Named& tensor : list) named[tensor.name] = &tensor;
-  SafetensorsWriter writer(directory / name, entries_of(list));
+  SafetensorsWriter writer(directory / name, entries_of(list, dtype));
   for (const TensorEntry& entry : writer.entries()) {
     const Named& tensor = *named.at(entry.name);
-    pieces.read(*tensor.param, tensor.array,
-                [&](std::span<const std::byte> piece) { writer.write(entry.name, piece); });
+    read(*tensor.param, tensor.array,
+         [&](std::span<const std::byte> piece) { writer.write(entry.name, piece); });
   }
   writer.close();
   return {std::string(name), writer.bytes_written(), writer.hash()};
@@ -124,7 +128,7 @@ TrainState read_state(const Checkpoint& checkpoint, const Params& params) {
 }
 
 // Writes all files into `directory`, the manifest last.
-Checkpoint write_files(const fs::path& directory, const SaveRequest& request, PieceReader& pieces) {
+Checkpoint write_files(const fs::path& directory, const SaveRequest& request, const ReadArray& read) {
   Checkpoint checkpoint{.directory = directory,
                         .step = request.state.step,
                         .ranks = request.params.sharing().ranks,
@@ -132,14 +136,26 @@ Checkpoint write_files(const fs::path& directory, const SaveRequest& request, Pi
                         .data_fingerprint = request.state.data_fingerprint,
                         .files = {},
                         .hash = {}};
-  checkpoint.files = {write_tensors(pieces, directory, kCheckpointFiles[0], weights_of(request.params)),
-                      write_tensors(pieces, directory, kCheckpointFiles[1], averages_of(request.params)),
+  const Params& params = request.params;
+  const DType dtype = params.master().dtype;
+  checkpoint.files = {write_tensors(read, directory, kCheckpointFiles[0], weights_of(params), dtype),
+                      write_tensors(read, directory, kCheckpointFiles[1], averages_of(params), dtype),
                       write_text(directory, kCheckpointFiles[2], request.config),
-                      write_text(directory, kCheckpointFiles[3], state_text(request.state, request.params))};
+                      write_text(directory, kCheckpointFiles[3], state_text(request.state, params))};
   fault::moment("manifest", directory.native());
   write_text(directory, kManifestFile, manifest_text(checkpoint));
   sync_directory(directory);
   return checkpoint;
+}
+
+// Nothing that cannot be read back as it was written gets a name.
+void verify_before_naming(const fs::path& directory) {
+  fault::moment("verify", directory.native());
+  try {
+    verify_checkpoint(directory);
+  } catch (const Error& error) {
+    fail(Exit::storage, "what was written does not read back: {}", error.what());
+  }
 }
 
 bool is_whole(const fs::path& directory) {
@@ -186,7 +202,12 @@ Checkpoint save_checkpoint(const fs::path& checkpoints, const SaveRequest& reque
   const std::string name = checkpoint_name(request.state.step);
   const fs::path temporary = checkpoints / fmt::format(".{}.tmp-{}", name, getpid());
   Checkpoint checkpoint;
-  PieceReader pieces(request.params, request.comm);
+  std::optional<PieceReader> pieces;
+  if (request.snapshot == nullptr) pieces.emplace(request.params, request.comm);
+  const ReadArray read = [&](const Param& param, Params::Array array, const auto& visit) {
+    if (pieces) return pieces->read(param, array, visit);
+    visit(request.snapshot->read(param, array));
+  };
   fault::moment("save", checkpoints.native());
   try {
     if (!fs::is_directory(checkpoints)) {
@@ -195,22 +216,27 @@ Checkpoint save_checkpoint(const fs::path& checkpoints, const SaveRequest& reque
     }
     discard(temporary);
     make_directories(temporary);
-    checkpoint = write_files(temporary, request, pieces);
+    checkpoint = write_files(temporary, request, read);
+    verify_before_naming(temporary);
     publish(temporary, checkpoints / name, warn);
     sync_directory(checkpoints);
   } catch (const Error& error) {
     discard(temporary);
     if (error.exit != Exit::storage) throw;
-    const int64_t needed = safetensors_bytes(entries_of(weights_of(request.params))) +
-                           safetensors_bytes(entries_of(averages_of(request.params)));
     fail(Exit::storage,
          "checkpoint of step {} not saved: {}; the whole checkpoint needs {} bytes, {} are free",
-         request.state.step, error.what(), needed, free_bytes(checkpoints));
+         request.state.step, error.what(), checkpoint_bytes(request.params, request.params.master().dtype),
+         free_bytes(checkpoints));
   }
   checkpoint.directory = checkpoints / name;
   fault::moment("published", checkpoints.native());
   prune_checkpoints(checkpoints, request.keep, request.keep_steps, warn);
   return checkpoint;
+}
+
+int64_t checkpoint_bytes(const Params& params, DType dtype) {
+  return safetensors_bytes(entries_of(weights_of(params), dtype)) +
+         safetensors_bytes(entries_of(averages_of(params), dtype));
 }
 
 std::string_view name_of(TensorFate::Kind kind) {

@@ -24,6 +24,7 @@
 #include "model/config.h"
 #include "model/params.h"
 #include "train/checkpoint_manifest.h"
+#include "train/snapshot.h"
 
 namespace keen {
 
@@ -56,21 +57,28 @@ using Warn = std::function<void(const std::string&)>;
 
 struct SaveRequest {
   const Params& params;  // masters, m and v, on any device and shared out or not: saved a piece at a time
-  const TrainState& state;
-  std::string_view config;  // text of config.json
+  TrainState state;
+  std::string config;  // text of config.json
   // Where ranks share the parameters out, rank 0 saves, and fetches the pieces of the others, which are in
   // serve_pieces (train/pieces.h) until this has ended, whichever way.
   Communicator* comm = nullptr;
   int64_t keep = 3;                      // newest checkpoints that stay
   std::vector<int64_t> keep_steps = {};  // never pruned
+  // Where the numbers are, if they were copied aside: of `params` nothing but names, shapes and types is read
+  // then, so that training may go on.
+  const Snapshot* snapshot = nullptr;
 };
 
-// Writes checkpoints/step_N for N = state.step and prunes. When this returns, the checkpoint survives a power
-// cut. A damaged checkpoint in the way is renamed to .damaged-step_N-K, a whole one is replaced. Raises
-// Exit::storage naming the path, the bytes that the checkpoint needs and the bytes free; every earlier
-// checkpoint is then as it was, and nothing of the new one is left.
+// Writes checkpoints/step_N for N = state.step, reads it back, gives it its name and prunes. When this
+// returns, the checkpoint survives a power cut. A damaged checkpoint in the way is renamed to
+// .damaged-step_N-K, a whole one is replaced. Raises Exit::storage naming the path, the bytes that the
+// checkpoint needs and the bytes free; every earlier checkpoint is then as it was, and nothing of the new one
+// is left.
 Checkpoint save_checkpoint(const std::filesystem::path& checkpoints, const SaveRequest& request,
                            const Warn& warn);
+// What the tensors of a checkpoint take on disk, `dtype` being that of the masters; the other files are a few
+// KiB. The parameters need no memory.
+int64_t checkpoint_bytes(const Params& params, DType dtype);
 
 // Deletes whole checkpoints but the newest `keep` and those in `keep_steps`, and only once one that stays has
 // been read back and found whole. Never touched: damaged ones, unfinished ones, and files that keen did not
@@ -83,6 +91,8 @@ void clean_up_checkpoints(const std::filesystem::path& checkpoints, const Warn& 
 
 // The newest checkpoint in `checkpoints` whose every byte is right; damaged newer ones are named by warnings.
 std::optional<Checkpoint> newest_checkpoint(const std::filesystem::path& checkpoints, const Warn& warn);
+// Whether any directory is named as a checkpoint, whole or not.
+bool has_checkpoints(const std::filesystem::path& checkpoints);
 // What a user means by CHECKPOINT: a checkpoint directory, verified, or a run directory, whose newest whole
 // one it is. Raises Exit::checkpoint.
 Checkpoint resolve_checkpoint(const std::filesystem::path& path, const Warn& warn);

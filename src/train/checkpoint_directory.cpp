@@ -134,6 +134,12 @@ std::optional<Checkpoint> newest_checkpoint(const fs::path& checkpoints, const W
   return std::nullopt;
 }
 
+bool has_checkpoints(const fs::path& checkpoints) {
+  const auto names = names_in(checkpoints);
+  return std::any_of(names.begin(), names.end(),
+                     [](const std::string& name) { return step_of_name(name) >= 0; });
+}
+
 Checkpoint resolve_checkpoint(const fs::path& path, const Warn& warn) {
   std::error_code ignored;
   if (!fs::is_directory(path, ignored))

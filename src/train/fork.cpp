@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "core/console.h"
+#include "io/fault.h"
 #include "train/forward_model.h"
 #include "train/signals.h"
 
@@ -105,6 +106,7 @@ ForkReport fork_run(Trainer& trainer, const RunConfig& config, const std::string
            "begins again",
            signal);
   };
+  fault::moment("fork");
   stop_where_asked();
   report.loss_before = loss_of(parent.model);
   stop_where_asked();

@@ -1,5 +1,6 @@
 #include "train/metrics.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -167,7 +168,7 @@ void MetricsWriter::sync() {
 }
 
 void MetricsWriter::failed(const Error& error) {
-  if (std::exchange(warned_, true)) return;
+  if (warned_.exchange(true)) return;
   warn_(fmt::format("metrics are being lost, training goes on: {}", error.what()));
 }
 
@@ -207,6 +208,13 @@ Metrics parse_metrics(std::string_view text) {
   metrics.validation = in_order(std::move(validation));
   metrics.attention = in_order(std::move(attention));
   return metrics;
+}
+
+bool lacks_validation(const Metrics& metrics, int64_t step) {
+  const auto has = [step](const auto& rows) {
+    return std::any_of(rows.begin(), rows.end(), [step](const auto& row) { return row.step == step; });
+  };
+  return has(metrics.train) && !has(metrics.validation);
 }
 
 Metrics read_metrics(const std::filesystem::path& path) { return parse_metrics(read_file(path, Exit::data)); }

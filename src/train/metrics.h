@@ -3,6 +3,7 @@
 // and none beyond the step of a later start, resume or fork event, which a run that went back has left.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -45,7 +46,9 @@ class MetricsWriter {
   void write(const AttentionRow& row);
   // {"kind": "event", "event": NAME, ...fields}; `fields` is an object.
   void write_event(const std::string& name, const Json& fields = Json::object());
-  void sync();  // to the disk, before a checkpoint relies on it
+  // To the disk, before a checkpoint relies on it. The one call that may come from another thread, while rows
+  // are written.
+  void sync();
 
   int64_t lost_rows() const { return lost_rows_; }
 
@@ -56,7 +59,7 @@ class MetricsWriter {
   FileAppender file_;
   std::function<void(const std::string&)> warn_;
   int64_t lost_rows_ = 0;
-  bool warned_ = false;
+  std::atomic<bool> warned_ = false;
 };
 
 struct Metrics {
@@ -71,6 +74,9 @@ struct Metrics {
 // is none. Rows of other kinds are left out.
 Metrics read_metrics(const std::filesystem::path& path);
 Metrics parse_metrics(std::string_view text);
+
+// Whether the run took the step (a fork did not take its parent's) and the log has no validation row of it.
+bool lacks_validation(const Metrics& metrics, int64_t step);
 
 // One line as the writer writes it, without the newline.
 std::string metrics_line(const Json& row);

@@ -6,13 +6,17 @@
 
 #include "core/build.h"
 #include "core/console.h"
+#include "io/fault.h"
 #include "io/fields.h"
+#include "train/disk.h"
 #include "train/fork.h"
 #include "train/gemm_rate.h"
 #include "train/metrics.h"
 #include "train/pieces.h"
 #include "train/run_directory.h"
+#include "train/saver.h"
 #include "train/signals.h"
+#include "train/spikes.h"
 #include "train/startup.h"
 #include "train/step_log.h"
 #include "train/tensorboard.h"
@@ -30,6 +34,10 @@ double seconds_since(Clock::time_point start) {
 
 void warn(const std::string& sentence) { write_warning(sentence); }
 
+DiskNeed disk_need_of(const RunConfig& config, const Trainer& trainer) {
+  return disk_need(config, trainer.gpt.params, wide(trainer.gpt.dtype));
+}
+
 // A run in progress. Its constructor brings the trainer to where the run stands; `train` goes on from there.
 // Of several ranks all step, evaluate and stop together, and rank 0 alone has the run's directory: it decides
 // where the run goes on, writes what is to be written, and speaks.
@@ -39,6 +47,8 @@ class Run {
       Communicator& comm, Trainer& trainer, const Dataset& train, const Dataset* validation,
       double gemm_flops_per_s);
   void train();
+  // Before the run ends by an error: what is being saved is completed, and told.
+  void complete_save() noexcept;
   // Whether what this raises is raised by every rank, at the same place.
   bool ends_together() const { return ends_together_; }
 
@@ -48,6 +58,8 @@ class Run {
   bool agreed(bool of_rank_0);
   void resume(const Checkpoint& checkpoint);
   void start();
+  void check_room() const;
+  void open_log();
   void say(const std::string& text) const;
   void record_event(const std::string& event, const Json& fields);
   template <class Row> void record(const Row& row);
@@ -55,7 +67,6 @@ class Run {
   void skip_step(const StepResult& result);
   void evaluate();
   void save(bool must);
-  bool write_checkpoint(bool must);
   [[noreturn]] void stop_by_signal();
   int64_t last_step() const {
     return std::min(config_.schedule.steps, config_.schedule.stop_after.value_or(config_.schedule.steps));
@@ -75,12 +86,15 @@ class Run {
   std::optional<MetricsWriter> metrics_;          // of rank 0, as soon as the directory is a run's
   std::optional<TensorBoardWriter> tensorboard_;  // likewise, while it trains, where the config asks for it
   StepLog log_;
-  int64_t saved_step_ = -1, skips_in_a_row_ = 0;
+  SpikeDetector spikes_;
+  int64_t save_begun_at_ = -1;  // step
+  int64_t skips_in_a_row_ = 0;
   bool evaluation_is_owed_ = false;  // a signal came before the step's validation row was there
   bool ends_together_ = false;
   double elapsed_before_s_ = 0;
   int64_t sent_before_ = 0;
   Clock::time_point started_ = Clock::now();
+  std::optional<Saver> saver_;  // of rank 0; it uses what stands above
 };
 
 // What was asked for; a config that names no parent continues a fork as the fork that it is, so that the
@@ -88,14 +102,6 @@ class Run {
 RunConfig with_parent_of(RunConfig config, const RunDirectory& directory) {
   if (!directory.is_new() && !config.init.from) config.init = load_run_config(directory.config()).init;
   return config;
-}
-
-// Whether any directory is named as a checkpoint, whole or not.
-bool has_checkpoints(const std::filesystem::path& checkpoints) {
-  std::error_code missing;
-  for (const auto& entry : std::filesystem::directory_iterator(checkpoints, missing))
-    if (step_of_name(entry.path().filename().string()) >= 0) return true;
-  return false;
 }
 
 // A fixed key that changed makes another run of it: refused, with the command that would start that one.
@@ -111,14 +117,6 @@ void refuse_other_config(const RunConfig& before, const RunConfig& now, const Ru
        "{} "
        "--run-dir NEW --init-from {}",
        directory.path().string(), lines, options.config_path, directory.path().string());
-}
-
-// Whether the run took the step (a fork did not take its parent's) and the log has no validation row of it.
-bool lacks_evaluation(const Metrics& metrics, int64_t step) {
-  const auto has = [step](const auto& rows) {
-    return std::any_of(rows.begin(), rows.end(), [step](const auto& row) { return row.step == step; });
-  };
-  return has(metrics.train) && !has(metrics.validation);
 }
 
 Run::Run(const RunConfig& config, const RunOptions& options, const fs::path& path, RunDirectory* directory,
@@ -187,16 +185,14 @@ void Run::record_event(const std::string& event, const Json& fields) {
 // Nothing is written until the parent is known to fit, so that a fork that was refused does not take the
 // directory.
 void Run::start() {
+  check_room();
   std::optional<ForkReport> fork;
   if (config_.init.from)
     fork = fork_run(trainer_, config_, *config_.init.from, train_, validation_,
                     [this](const std::string& sentence) {
                       if (directory_ != nullptr) warn(sentence);
                     });
-  if (directory_ != nullptr) {
-    directory_->write_config(config_text_);
-    metrics_.emplace(directory_->metrics(), warn);
-  }
+  open_log();
   if (!fork) return record_event("start", {{"step", 0}});
   const ForkReport& report = *fork;
   say(describe(report) + "\n");
@@ -209,7 +205,21 @@ void Run::start() {
   save(true);
 }
 
+void Run::check_room() const {
+  if (directory_ != nullptr) keen::check_room(disk_need_of(config_, trainer_), path_, warn);
+}
+
+// From here on the directory is this run's.
+void Run::open_log() {
+  if (directory_ == nullptr) return;
+  directory_->write_config(config_text_);
+  metrics_.emplace(directory_->metrics(), warn);
+  saver_.emplace(directory_->checkpoints(), config_.checkpoint, config_text_, trainer_, comm_, *metrics_,
+                 log_, warn, save_begun_at_);
+}
+
 void Run::resume(const Checkpoint& checkpoint) {
+  fault::moment("resume");
   trainer_.state = resume_checkpoint(checkpoint, trainer_.gpt.params);
   trainer_.weights_changed();
   if (trainer_.state.data_fingerprint != train_.fingerprint())
@@ -218,21 +228,25 @@ void Run::resume(const Checkpoint& checkpoint) {
          "or fork with "
          "--init-from {}",
          config_.data.train, trainer_.state.data_fingerprint, train_.fingerprint(), path_.string());
-  saved_step_ = trainer_.state.step;
+  const int64_t step = save_begun_at_ = trainer_.state.step;
   elapsed_before_s_ = trainer_.state.elapsed_s;
   Json changed = Json::object();
   bool owed = false;
   if (directory_ != nullptr) {
     for (const Difference& d : differences(load_run_config(directory_->config()), config_))
       changed[d.key] = {d.left, d.right};
-    directory_->write_config(config_text_);
-    metrics_.emplace(directory_->metrics(), warn);
-    owed = evaluation_is_due() && lacks_evaluation(read_metrics(directory_->metrics()), saved_step_);
+    open_log();
+    const Metrics metrics = read_metrics(directory_->metrics());
+    owed = evaluation_is_due() && lacks_validation(metrics, step);
+    // A resumed run finds the spikes of an uninterrupted one.
+    for (const TrainRow& row : metrics.train)
+      if (row.step <= step) spikes_.take(row.loss);
   }
   evaluation_is_owed_ = agreed(owed);
-  if (saved_step_ >= last_step() && !evaluation_is_owed_) return;
-  record_event("resume", {{"step", saved_step_}, {"changed", changed}});
-  say(fmt::format("Resuming {} after step {}\n", path_.string(), saved_step_));
+  if (step >= last_step() && !evaluation_is_owed_) return;
+  check_room();
+  record_event("resume", {{"step", step}, {"changed", changed}});
+  say(fmt::format("Resuming {} after step {}\n", path_.string(), step));
 }
 
 template <class Row> void Run::record(const Row& row) {
@@ -255,6 +269,7 @@ void Run::train() {
     if (trainer_.stop_asked()) stop_by_signal();
   }
   while (trainer_.state.step < last_step()) {
+    if (saver_) saver_->poll();
     const Clock::time_point step_started = Clock::now();
     const StepResult result = trainer_.step();
     if (result.outcome == StepResult::Outcome::interrupted) stop_by_signal();
@@ -295,8 +310,15 @@ bool Run::save_is_due() const {
 void Run::record_step(const StepResult& result, double step_s) {
   trainer_.state.elapsed_s = elapsed_before_s_ + seconds_since(started_);
   if (directory_ == nullptr) return;
+  fault::moment("log");
   const TrainRow row = log_.row(result, step_s);
   record(row);
+  if (const auto spike = spikes_.take(result.loss))
+    record_event("loss_spike", {{"step", row.step},
+                                {"loss", spike->loss},
+                                {"median", spike->median},
+                                {"deviation", spike->deviation},
+                                {"z", spike->z()}});
   log_.step(row, last_step());
 }
 
@@ -330,6 +352,7 @@ void Run::skip_step(const StepResult& result) {
 }
 
 void Run::evaluate() {
+  fault::moment("evaluate");
   const std::optional<double> loss = trainer_.validate();
   if (!loss) return;  // a signal came
   if (directory_ == nullptr) return;
@@ -342,43 +365,30 @@ void Run::evaluate() {
 
 // A save that fails is a warning while the run goes on, and an error where it `must` succeed: at its end.
 void Run::save(bool must) {
-  TrainState& state = trainer_.state;
-  if (saved_step_ == state.step) return;
-  bool saved = false;
-  if (directory_ == nullptr) {
-    serve_pieces(trainer_.gpt.params, comm_);
-  } else {
-    const LongWork work(comm_, fmt::format("saving the checkpoint of step {}", state.step));
-    saved = write_checkpoint(must);
+  const int64_t step = trainer_.state.step;
+  std::optional<LongWork> work;
+  if (saver_) work.emplace(comm_, fmt::format("saving the checkpoint of step {}", step));
+  if (save_begun_at_ == step) {
+    if (!must) return;
+    if (saver_) saver_->finish();
+    if (agreed(saver_ && saver_->saved_step() == step)) return;
   }
-  if (agreed(saved)) saved_step_ = state.step;
+  save_begun_at_ = step;
+  if (tensorboard_) tensorboard_->flush();
+  if (saver_)
+    saver_->save(must);
+  else
+    serve_pieces(trainer_.gpt.params, comm_);
+  work.reset();
+  if (must) agreed(true);  // no rank leaves before the checkpoint is there
 }
 
-// False where the save failed.
-bool Run::write_checkpoint(bool must) {
-  TrainState& state = trainer_.state;
+void Run::complete_save() noexcept {
   try {
-    metrics_->sync();
-    if (tensorboard_) tensorboard_->flush();
-    save_checkpoint(directory_->checkpoints(),
-                    {.params = trainer_.gpt.params,
-                     .state = state,
-                     .config = config_text_,
-                     .comm = &comm_,
-                     .keep = config_.checkpoint.keep,
-                     .keep_steps = config_.checkpoint.keep_steps},
-                    warn);
-  } catch (const Error& error) {
-    if (must || error.exit != Exit::storage) throw;
-    ++state.failed_saves;
-    metrics_->write_event("save_failed", {{"step", state.step}, {"reason", error.what()}});
-    warn(fmt::format("step {}: {}; training goes on (failed saves so far: {})", state.step, error.what(),
-                     state.failed_saves));
-    return false;
+    if (saver_) saver_->finish();
+  } catch (const std::exception& error) {
+    warn(fmt::format("not saved: {}", error.what()));
   }
-  metrics_->write_event("save", {{"step", state.step}});
-  log_.saved(state.step);
-  return true;
 }
 
 void Run::stop_by_signal() {
@@ -443,6 +453,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
       fork = "\n" + describe(plan_fork(trainer.gpt.params, config, *config.init.from, train, warn));
     write_out(dry_run_report({config, trainer, train, validation_data, comm.size(), 0, path.string()}) +
               fork);
+    check_room(disk_need_of(config, trainer), path, warn);
     if (!kCudaBuilt && trainer.device() == Device::cuda)
       warn(
           "this build has no CUDA backend, so nothing of this can run here; it is planned for a build that "
@@ -458,6 +469,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
     if (!directory->is_new())
       refuse_other_config(load_run_config(directory->config()), config, *directory, options);
   }
+  fault::moment("plan");
   Trainer trainer(config, train, validation_data, comm);
   double gemm_flops_per_s = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
   comm.sum(std::span(&gemm_flops_per_s, 1), "the GEMM rate");
@@ -472,6 +484,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
     run->train();
   } catch (...) {
     ends_together = run && run->ends_together();
+    if (run) run->complete_save();
     if (comm.size() > 1 && !ends_together) end_all_ranks(comm, std::current_exception());
     throw;
   }
@@ -481,6 +494,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
 
 void run_training(const RunConfig& config, const RunOptions& options) {
   catch_stop_signals();
+  fault::moment("start");
   const auto stopped = [] { return stop_signal() != 0; };
   const std::unique_ptr<Communicator> comm =
       make_communicator(resolve_device(config.device), config.parallel.timeout_s, stopped);

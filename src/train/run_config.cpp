@@ -98,6 +98,9 @@ void CheckpointConfig::fields(Fields& f) {
   f.integer("keep", keep, between<int64_t>(1, kMostSteps), "newest checkpoints that pruning leaves");
   f.integers("keep_steps", keep_steps, between<int64_t>(1, kMostSteps),
              "steps whose checkpoints are never pruned");
+  f.flag("background", background,
+         "write checkpoints while training goes on, from a copy in host memory; false: no copy")
+      .also_called({"async_save", "async_checkpoint"});
 }
 
 void LogConfig::fields(Fields& f) {

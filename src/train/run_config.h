@@ -83,6 +83,7 @@ struct CheckpointConfig {
   int64_t every = 1000;             // steps; 0: only where a run ends, stops or forks
   int64_t keep = 3;                 // newest ones
   std::vector<int64_t> keep_steps;  // whose checkpoints are never pruned
+  bool background = true;           // write a copy while training goes on
   void fields(Fields& f);
 };
 

@@ -9,6 +9,8 @@
 #include "core/cuda.h"
 #include "core/parallel.h"
 #include "core/version.h"
+#include "io/file.h"
+#include "train/disk.h"
 #include "train/summary.h"
 
 namespace keen {
@@ -32,12 +34,6 @@ std::string data_summary(const Dataset& data, int64_t context) {
   return fmt::format("{} tokens in {} shard{}, {} windows", short_count(static_cast<double>(data.tokens())),
                      data.shards().size(), data.shards().size() == 1 ? "" : "s",
                      with_commas(SequentialWindows(data, context).count()));
-}
-
-int64_t total_bytes(const std::vector<MemoryUse>& memory) {
-  int64_t bytes = 0;
-  for (const MemoryUse& use : memory) bytes += use.bytes;
-  return bytes;
 }
 
 // What computes, for people. Nothing of a GPU is asked where a run is only planned: there may be none.
@@ -67,6 +63,24 @@ Json gpu_json(const StartupFacts& facts) {
 
 }  // namespace
 
+int64_t total_bytes(const std::vector<MemoryUse>& uses) {
+  int64_t bytes = 0;
+  for (const MemoryUse& use : uses) bytes += use.beside_device ? 0 : use.bytes;
+  return bytes;
+}
+
+std::string memory_summary(const std::vector<MemoryUse>& uses) {
+  std::string text = short_bytes(total_bytes(uses)) + ":", beside;
+  for (const MemoryUse& use : uses) {
+    const std::string part = fmt::format("{} {}", use.category, short_bytes(use.bytes));
+    if (use.beside_device)
+      beside += fmt::format("; {} of the host", part);
+    else
+      text += (text.ends_with(':') ? " " : ", ") + part;
+  }
+  return text + beside;
+}
+
 std::string startup_table(const StartupFacts& facts) {
   const RunConfig& config = facts.config;
   const ModelConfig& model = config.model;
@@ -87,27 +101,26 @@ std::string startup_table(const StartupFacts& facts) {
       facts.gemm_flops_per_s > 0 ? fmt::format(", GEMM {:.0f} GFLOP/s", facts.gemm_flops_per_s / 1e9) : "";
   table.add("device", fmt::format("{}, {}, {}{}", name_of(facts.trainer.device()), name_of(gpt.dtype),
                                   processor(facts), rate));
-  const std::vector<MemoryUse> uses = facts.trainer.memory();
-  std::vector<std::string> parts;
-  for (const MemoryUse& use : uses)
-    parts.push_back(fmt::format("{} {}", use.category, short_bytes(use.bytes)));
-  table.add("memory", fmt::format("{}: {}", short_bytes(total_bytes(uses)), fmt::join(parts, ", ")));
+  table.add("memory", memory_summary(facts.trainer.memory()));
   return table.str(2);
 }
 
 std::string dry_run_report(const StartupFacts& facts) {
   const Gpt& gpt = facts.trainer.gpt;
-  const int64_t one = checkpoint_bytes(gpt), many = one * checkpoints_kept(facts.config.checkpoint);
+  const DiskNeed disk = disk_need(facts.config, gpt.params, wide(gpt.dtype));
   Table memory({"memory", "bytes", ""});
   for (const MemoryUse& use : facts.trainer.memory())
-    memory.add({use.category, with_commas(use.bytes), short_bytes(use.bytes)});
+    memory.add({use.category, with_commas(use.bytes),
+                short_bytes(use.bytes) + (use.beside_device ? " of the host" : "")});
   const int64_t total = total_bytes(facts.trainer.memory());
   memory.add({"total", with_commas(total), short_bytes(total)});
   Table numbers;
   numbers.add({"tokens a step", with_commas(facts.trainer.tokens_per_step())});
   numbers.add({"FLOPs a token", with_commas(static_cast<int64_t>(gpt.flops_per_token(gpt.config.context)))});
-  numbers.add({"one checkpoint, bytes", with_commas(one)});
-  numbers.add({"disk for checkpoints, bytes", with_commas(many)});
+  numbers.add({"one checkpoint, bytes", with_commas(disk.checkpoint_bytes)});
+  numbers.add({"disk for checkpoints, bytes", with_commas(disk.checkpoints * disk.checkpoint_bytes)});
+  numbers.add({"disk for the log, bytes", with_commas(disk.log_bytes)});
+  numbers.add({"disk that is free, bytes", with_commas(free_bytes(facts.run))});
   return fmt::format(
       "{}\nEffective config\n\n{}\nParameters\n\n{}\nMemory that keen allocates (the GEMM library's code "
       "and caches come beside it)\n\n{}\nArithmetic\n\n{}",

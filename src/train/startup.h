@@ -17,6 +17,11 @@ struct StartupFacts {
   std::string run;          // the run directory
 };
 
+// What the device holds; the host's memory beside a GPU is not part of it.
+int64_t total_bytes(const std::vector<MemoryUse>& uses);
+// "12.5 MiB: weights 5 MiB, gradients ..., scratch 1 MiB", and what the host takes beside a GPU.
+std::string memory_summary(const std::vector<MemoryUse>& uses);
+
 // The run, model, parameters, batch arithmetic, data, device and memory, a line each.
 std::string startup_table(const StartupFacts& facts);
 

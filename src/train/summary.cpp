@@ -82,12 +82,6 @@ void add_training_facts(Facts& facts, const RunConfig& config, const Gpt& gpt, i
                   name_of(config.schedule.kind), config.optimizer.lr));
 }
 
-int64_t checkpoint_bytes(const Gpt& gpt) { return 3 * gpt.params.count() * size_of(wide(gpt.dtype)); }
-
-int64_t checkpoints_kept(const CheckpointConfig& checkpoint) {
-  return checkpoint.keep + 1 + std::ssize(checkpoint.keep_steps);
-}
-
 std::string folded_name(const std::string& name) {
   if (!name.starts_with("blocks.")) return name;
   const size_t dot = name.find('.', 7);

@@ -1,5 +1,4 @@
-// A config in few words: the lines about model and batch that start-up and inspect share, and what a run
-// needs on disk.
+// A config in few words: the lines about model and batch that start-up and inspect share.
 #pragma once
 
 #include <string>
@@ -18,11 +17,6 @@ std::string model_summary(const ModelConfig& model);
 std::string attention_summary(const std::vector<LayerAttention>& layers);
 // Parameters, batch arithmetic and schedule, a line each.
 void add_training_facts(Facts& facts, const RunConfig& config, const Gpt& gpt, int64_t ranks);
-
-// Masters and two averages of everything that is learned, and the most that checkpoints of a run take
-// together: those that are kept, and the one being written.
-int64_t checkpoint_bytes(const Gpt& gpt);
-int64_t checkpoints_kept(const CheckpointConfig& checkpoint);
 
 // Every parameter with shape and weight decay, those of a name that differ in the layer alone in one row.
 Table parameter_table(const Gpt& gpt);

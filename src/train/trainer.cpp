@@ -5,6 +5,7 @@
 
 #include "core/copy.h"
 #include "core/cuda.h"
+#include "io/fault.h"
 #include "ops/add_sum.h"
 #include "ops/elementwise.h"
 #include "ops/gemm.h"
@@ -69,6 +70,7 @@ Trainer::Trainer(const RunConfig& config, const Dataset& train, const Dataset* v
   plan_and_allocate(
       ctx_, arenas_, [this] { bind(); }, [this] { plan_step(); }, !plan_only);
   if (plan_only) return;
+  if (takes_snapshot()) snapshot.emplace(gpt.params);
   fill_tables(gpt.config, gpt.tables);
   gpt.params.initialize(static_cast<uint64_t>(config.seed));
   weights_changed();
@@ -131,6 +133,7 @@ StepResult Trainer::step() {
   ops::zero(ctx_, summed_);
   for (int64_t micro = 0; micro < accumulation_; ++micro) {
     if (comm_.size() == 1 && stop_signal() != 0) return {.outcome = StepResult::Outcome::interrupted};
+    phase("data");
     tokens_.next(ctx_, first_of(micro), read);
     if (comm_.size() > 1 && micro + 1 == accumulation_)
       micro_step(reduce);
@@ -138,12 +141,16 @@ StepResult Trainer::step() {
       micro_step_.run(ctx_, [this] { micro_step({}); });
     tokens_.prepare(ctx_, first_of(micro + 1), read);
   }
+  fault::spoil("loss", loss_);
+  fault::spoil("gradients", gpt.params.grad());
+  phase("sum");
   if (comm_.size() > 1) {
     start_sum_of_gradients(0);
     comm_.finish(ctx_);
   }
 
   measure_gradients();
+  phase("update");
   update_weights(result.lr);
   gather_values();
   read_result(result);
@@ -158,11 +165,18 @@ StepResult Trainer::step() {
   return result;
 }
 
+// For tests that kill or signal a run in this part of a step (io/fault.h).
+void Trainer::phase(const char* name) const {
+  if (!ctx_.planning) fault::moment(name);
+}
+
 // Forward and backward over the ids in tokens_: adds to the gradients and to loss_. All that changes from
 // step to step lies in memory of the device, so that on CUDA the whole of it can be one graph.
 void Trainer::micro_step(const std::function<void(int64_t)>& bucket_done) {
   const auto tokens = static_cast<double>(tokens_per_step());
+  phase("forward");
   gpt_forward(ctx_, gpt, pass_, acts_, tokens_.inputs());
+  phase("backward");
   gpt_backward(ctx_, gpt, pass_, acts_, tokens_.inputs(), tokens_.targets(), 1.0 / tokens, bucket_done);
   ops::add_sum(ctx_, loss_, acts_.losses, tokens);
 }
@@ -283,12 +297,21 @@ void Trainer::read_batch(int64_t first_sequence, int32_t* inputs, int32_t* targe
   loader_.fill(first_sequence, pass_.B, inputs, targets);
 }
 
+// A run that saves at its end alone has nothing to do meanwhile.
+bool Trainer::takes_snapshot() const {
+  const CheckpointConfig& checkpoint = config_.checkpoint;
+  return comm_.rank() == 0 && checkpoint.background &&
+         (checkpoint.every > 0 || !checkpoint.keep_steps.empty());
+}
+
 std::vector<MemoryUse> Trainer::memory() const {
-  return {{"weights", arenas_.weights.size()},
-          {"gradients", arenas_.gradients.size()},
-          {"optimizer moments", arenas_.moments.size()},
-          {"activations", arenas_.activations.size()},
-          {"scratch", ctx_.scratch.size()}};
+  std::vector<MemoryUse> uses = {{"weights", arenas_.weights.size()},
+                                 {"gradients", arenas_.gradients.size()},
+                                 {"optimizer moments", arenas_.moments.size()},
+                                 {"activations", arenas_.activations.size()},
+                                 {"scratch", ctx_.scratch.size()}};
+  if (takes_snapshot()) uses.push_back({"snapshot", snapshot_bytes(gpt.params), ctx_.device != Device::cpu});
+  return uses;
 }
 
 }  // namespace keen

@@ -43,6 +43,7 @@ struct StepResult {
 struct MemoryUse {
   std::string category;
   int64_t bytes;
+  bool beside_device = false;  // of the host, while everything else lies on a GPU
 };
 
 class Trainer {
@@ -69,6 +70,8 @@ class Trainer {
   // Everything beside the parameters that a checkpoint holds; `step` advances it.
   TrainState state;
   Gpt gpt;
+  // Of rank 0, where checkpoint.background asks for it and training saves on its way.
+  std::optional<Snapshot> snapshot;
 
   // To be called after the masters changed from outside (load, fork), on all ranks.
   void weights_changed();
@@ -81,6 +84,7 @@ class Trainer {
   void bind();
   void plan_step();
   void read_batch(int64_t first_sequence, int32_t* inputs, int32_t* targets) const;
+  void phase(const char* name) const;
   void micro_step(const std::function<void(int64_t)>& bucket_done);
   void start_sum_of_gradients(int64_t part);
   void measure_gradients();
@@ -89,6 +93,7 @@ class Trainer {
   Tensor result_numbers();
   void tell_stop();
   void read_result(StepResult& result);
+  bool takes_snapshot() const;
   bool shares_out() const { return gpt.params.sharing().share_out; }
 
   RunConfig config_;

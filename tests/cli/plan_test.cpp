@@ -31,9 +31,12 @@ TEST(DryRun, PlansAndWritesNothing) {
   // 300 x 16 twice, two blocks of 48 x 16 + 16 x 16 + 64 x 16 + 16 x 32 + 2 x 16, and the last norm.
   EXPECT_NE(outcome.out.find("14,800"), std::string::npos) << outcome.out;
   EXPECT_EQ(number_after(outcome.out, "tokens a step"), "64");
-  EXPECT_EQ(number_after(outcome.out, "one checkpoint, bytes"), "177,600");
+  EXPECT_EQ(number_after(outcome.out, "one checkpoint, bytes"),
+            "181,480");  // 12 a parameter, and two headers
+  EXPECT_EQ(number_after(outcome.out, "disk for checkpoints, bytes"), "544,440") << "three saves in 12 steps";
+  EXPECT_TRUE(std::isdigit(number_after(outcome.out, "disk that is free, bytes")[0])) << outcome.out;
   for (const char* category : {"weights", "gradients", "optimizer moments", "activations", "scratch",
-                               "FLOPs a token", "disk for checkpoints"})
+                               "snapshot", "FLOPs a token", "disk for the log"})
     EXPECT_NE(outcome.out.find(category), std::string::npos) << category;
   EXPECT_NE(outcome.out.find("blocks.*.attn.qkv.weight"), std::string::npos) << outcome.out;
 

@@ -14,9 +14,9 @@ class RankRun : public TinyRun {
     std::vector<std::string> outputs;
   };
 
-  // `come`: how many of them really start.
+  // `come`: how many of them really start. The environment is that of rank `of` alone, or of all.
   Job start_ranks(int size, const std::vector<std::string>& more,
-                  const std::vector<std::string>& environment = {}, int come = -1) {
+                  const std::vector<std::string>& environment = {}, int come = -1, int of = -1) {
     const int port = free_port();
     Job job;
     ++jobs_;
@@ -25,7 +25,7 @@ class RankRun : public TinyRun {
       output_to(name + ".out");
       errors_to(name + ".err");
       const std::string number = std::to_string(rank);
-      std::vector<std::string> own = environment;
+      std::vector<std::string> own = of < 0 || of == rank ? environment : std::vector<std::string>{};
       own.insert(own.end(), {"RANK=" + number, "LOCAL_RANK=" + number, "WORLD_SIZE=" + std::to_string(size),
                              "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + std::to_string(port)});
       job.ranks.push_back(start(train_command(more), own));

@@ -284,5 +284,34 @@ TEST(Ranks, ANonFiniteLossStopsAllWithTheirExitCode) {
   EXPECT_EQ(outcomes[1].err, "");
 }
 
+// One rank alone computes a NaN: no rank updates, all stop, and the run goes on as if it had not been.
+TEST(Ranks, ANanOfOneRankReachesNoWeights) {
+  RankRun shell;
+  shell.train_ranks(2, "runs/whole");
+  for (const int faulty : {0, 1})
+    for (const char* point : {"loss", "gradients"}) {
+      SCOPED_TRACE(std::string(point) + " of rank " + std::to_string(faulty));
+      std::filesystem::remove_all(shell / "runs/c");
+      const std::vector<std::string> faults = {"KEEN_FAULT=" + std::string(point) + ":nan:6"};
+      const auto outcomes = shell.end_of(shell.start_ranks(2, {}, faults, 2, faulty));
+      for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome.exit, 5) << outcome.err;
+      EXPECT_TRUE(outcomes[0].says("step 6")) << outcomes[0].err;
+      EXPECT_EQ(shell.rows("train").size(), 5u);
+      EXPECT_EQ(shell.names("runs/c/checkpoints"), std::vector<std::string>{"step_00000004"});
+      shell.train_ranks(2, "runs/c");
+      expect_same_run(shell, "runs/whole", "runs/c", 12);
+
+      std::filesystem::remove_all(shell / "runs/c");
+      for (const Outcome& outcome :
+           shell.end_of(shell.start_ranks(2, {"--set", "non_finite=skip"}, faults, 2, faulty)))
+        EXPECT_EQ(outcome.exit, 0) << outcome.err;
+      EXPECT_EQ(shell.rows("train").size(), 12u);
+      EXPECT_EQ(shell.rows("event", "non_finite").size(), 1u);
+      EXPECT_EQ(Json::parse(content_of(shell.checkpoint(12) / "state.json"))["skipped_steps"], 1);
+      EXPECT_EQ(shell.keen({"inspect", "runs/c/checkpoints/step_00000012", "--json"}).json()["not_finite"],
+                0);
+    }
+}
+
 }  // namespace
 }  // namespace keen::testing

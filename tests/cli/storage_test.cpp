@@ -67,11 +67,14 @@ class SmallDisk {
   }
   SmallDisk(const SmallDisk&) = delete;
   bool mounted() const { return mounted_; }
-  bool resize(const char* size) const {
-    return mount("keen-test", path_.c_str(), "tmpfs", MS_REMOUNT, (std::string("size=") + size).c_str()) == 0;
-  }
+  bool resize(const char* size) const { return remount(0, std::string("size=") + size); }
+  bool make_read_only() const { return remount(MS_RDONLY, ""); }
 
  private:
+  bool remount(unsigned long flags, const std::string& options) const {
+    return mount("keen-test", path_.c_str(), "tmpfs", MS_REMOUNT | flags, options.c_str()) == 0;
+  }
+
   std::filesystem::path path_;
   bool mounted_ = false;
 };
@@ -94,6 +97,64 @@ TEST(FullDisk, ARealOne) {
   EXPECT_EQ(shell.rows("event", "resume", "disk/run").at(0)["step"], 4);
   ASSERT_EQ(shell.train({"--run-dir", "whole"}).exit, 0);
   expect_same_run(shell, "whole", "disk/run", 12);
+}
+
+// One checkpoint of the tiny model takes about 180 KiB.
+TEST(FullDisk, TooLittleRoomIsSaidBeforeTheFirstStep) {
+  const TinyRun shell;
+  const SmallDisk disk(shell / "disk", "100k");
+  if (!disk.mounted()) GTEST_SKIP() << "may not mount a file system: " << std::strerror(errno);
+  const std::vector<std::string> arguments = {"--run-dir", "disk/run"};
+  const Outcome none = shell.train(arguments);
+  expect_error(none, 8, {"disk/run", "no room for a checkpoint", "bytes", "free", "--run-dir"});
+  EXPECT_EQ(shell.rows("train", "", "disk/run").size(), 0u);
+  std::vector<std::string> dry = arguments;
+  dry.push_back("--dry-run");
+  const Outcome planned = shell.train(dry);
+  expect_error(planned, 8, {"no room for a checkpoint"});
+  EXPECT_NE(planned.out.find("disk that is free"), std::string::npos) << planned.out;
+
+  // One fits, and so do two, but not the three that are kept.
+  ASSERT_TRUE(disk.resize("450k"));
+  const Outcome few = shell.train(arguments);
+  for (const char* words : {"warning", "3 checkpoints", "free", "checkpoint.keep"})
+    EXPECT_TRUE(few.says(words)) << words << " is not in " << few.err;
+  EXPECT_EQ(shell.rows("train", "", "disk/run").size(), 12u) << "training begins all the same";
+  expect_error(shell.train(dry), 8, {"no room for a checkpoint"});  // for one more
+
+  ASSERT_TRUE(disk.resize("2m"));
+  std::filesystem::remove_all(shell / "disk/run");
+  const Outcome enough = shell.train(arguments);
+  EXPECT_EQ(enough.exit, 0);
+  EXPECT_EQ(enough.err, "");
+  EXPECT_EQ(shell.train(arguments).exit, 0) << "a finished run needs no room";
+  // What is there already needs no more room: 12 more steps keep as many checkpoints.
+  const Outcome more = shell.train({"--run-dir", "disk/run", "--set", "schedule.steps=24"});
+  EXPECT_EQ(more.exit, 0);
+  EXPECT_EQ(more.err, "");
+}
+
+TEST(FullDisk, ADirectoryThatCannotBeWrittenIsAnErrorOfStorage) {
+  const TinyRun shell;
+  const SmallDisk disk(shell / "disk", "2m");
+  if (!disk.mounted()) GTEST_SKIP() << "may not mount a file system: " << std::strerror(errno);
+  ASSERT_EQ(shell.train({"--run-dir", "disk/run", "--set", "schedule.stop_after=4"}).exit, 0);
+  const auto before = shell.names("disk/run");
+  ASSERT_TRUE(disk.make_read_only());
+  expect_error(shell.train({"--run-dir", "disk/run"}), 8, {"disk/run", "Read-only file system"});
+  expect_error(shell.train({"--run-dir", "disk/new"}), 8, {"disk/new", "Read-only file system"});
+  EXPECT_EQ(shell.names("disk/run"), before);
+  EXPECT_EQ(shell.keen({"inspect", "disk/run"}).exit, 0) << "reading needs no writing";
+}
+
+// While it trains the disk becomes read-only, as it does when the kernel finds it damaged.
+TEST(FullDisk, ADiskThatBecomesReadOnlyCostsTheLaterSaves) {
+  const TinyRun shell;
+  const Outcome outcome =
+      shell.train({}, {"KEEN_FAULT=mkdir@step_00000008:EROFS:1+,mkdir@step_00000012:EROFS:1+"});
+  expect_error(outcome, 8, {"step 12", "Read-only file system"});
+  EXPECT_TRUE(outcome.says("failed saves so far: 1")) << outcome.err;
+  EXPECT_EQ(shell.names("runs/c/checkpoints"), (std::vector<std::string>{"step_00000004"}));
 }
 
 }  // namespace

@@ -101,6 +101,29 @@ TEST(MarksOfLosses, AFallingCurveHasNoSpikesAndANewLevelIsOne) {
       << "the new level is what is judged by";
 }
 
+// What a run logs as loss_spike is what its curve is marked with.
+TEST(MarksOfLosses, AreAtTheStepsOfTheEvents) {
+  Losses losses;
+  losses.quiet(60)
+      .add(3.5)
+      .add(4)
+      .quiet(5)
+      .add(std::nullopt)
+      .quiet(30)
+      .add(9)
+      .quiet(70, 0.02, 5)
+      .add(8)
+      .quiet(3, 0.02, 5);
+  SpikeDetector detector;
+  std::vector<int64_t> logged, marked;
+  for (size_t i = 0; i < losses.steps.size(); ++i)
+    if (losses.values[i] && detector.take(*losses.values[i])) logged.push_back(losses.steps[i]);
+  for (const Mark& mark : marks_of_losses(losses.steps, losses.values))
+    if (mark.kind == Mark::Kind::spike) marked.push_back(mark.step);
+  EXPECT_EQ(marked, logged);
+  EXPECT_EQ(logged.size(), 3u);
+}
+
 TEST(MarksOfLosses, ADivergedPeakIsShort) {
   std::vector<int64_t> steps;
   std::vector<std::optional<double>> losses;

@@ -10,6 +10,7 @@
 
 #include "io/fault.h"
 #include "train/signals.h"
+#include "train/spikes.h"
 #include "train/tiny_run.h"
 
 namespace keen {
@@ -364,6 +365,58 @@ TEST_F(PoisonedRun, SkippingEverythingEndsTheRun) {
   run.error_of("run", run.config, Exit::non_finite);
   EXPECT_EQ(run.events("run", "non_finite").size(), 100U);
   EXPECT_FALSE(fs::exists(run.checkpoint("run", 3)));
+}
+
+// --- Spikes of the loss
+// ---------------------------------------------------------------------------------------------------------
+
+// One window of 120 is unlike the others: its loss is a spike, whatever happened to the run before.
+TEST(Run, ASpikeIsAnEventAndAResumedRunFindsTheSame) {
+  TinyRun run({60, 60});
+  std::vector<int32_t> tokens;
+  for (int shard = 0; shard < 2; ++shard) {
+    tokens.assign(60 * TinyRun::kContext + 1, 3);
+    if (shard == 1)
+      for (int64_t i = 0; i < TinyRun::kContext; ++i)
+        tokens[static_cast<size_t>(40 * TinyRun::kContext + 1 + i)] = static_cast<int32_t>(8 + i);
+    testing::write_shard(run.directory / fmt::format("train_{}.bin", shard), tokens);
+  }
+  run.config.batch = {.sequences = 1, .micro_sequences = 1};
+  run.config.schedule.steps = 240;
+  run.config.evaluate.every = 0;
+  run.config.non_finite = NonFinite::skip;
+  run.train("straight");
+  const auto spikes = run.events("straight", "loss_spike");
+  ASSERT_GE(spikes.size(), 1U);
+  for (const Json& spike : spikes) {
+    EXPECT_GT(spike.at("z").get<double>(), kSpikeDeviations);
+    EXPECT_NEAR(spike.at("z").get<double>(),
+                (spike.at("loss").get<double>() - spike.at("median").get<double>()) /
+                    spike.at("deviation").get<double>(),
+                1e-3);
+    const Metrics metrics = run.metrics("straight");
+    EXPECT_EQ(metrics.train.at(spike.at("step").get<size_t>() - 1).loss, spike.at("loss").get<double>());
+  }
+  const int64_t first = spikes[0].at("step").get<int64_t>();
+  for (const int64_t stop : {first - 1, first}) {
+    const std::string name = fmt::format("stopped{}", stop);
+    run.train(name, stop);
+    run.train(name);
+    const auto same = run.events(name, "loss_spike");
+    ASSERT_EQ(same.size(), spikes.size()) << stop;
+    for (size_t i = 0; i < spikes.size(); ++i) {
+      EXPECT_EQ(same[i].at("step"), spikes[i].at("step"));
+      // The window comes from the log, to its digits.
+      for (const char* key : {"loss", "median", "deviation", "z"})
+        EXPECT_NEAR(same[i].at(key).get<double>(), spikes[i].at(key).get<double>(), 1e-6) << key;
+    }
+  }
+  // Batches that are left out take no part.
+  fault::arm("loss:nan:30,loss:nan:31,gradients:nan:33");
+  run.train("skipping");
+  fault::arm("");
+  EXPECT_EQ(run.events("skipping", "non_finite").size(), 3U);
+  EXPECT_GE(run.events("skipping", "loss_spike").size(), 1U);
 }
 
 // --- Signals

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "io/fault.h"
 #include "train/tiny_run.h"
 
 namespace keen {
@@ -75,6 +76,30 @@ TEST(Trainer, AnotherSeedStartsElsewhere) {
 
 // --- What is not finite
 // -------------------------------------------------------------------------------------------
+
+// One NaN in the loss, or in one element of one gradient while everything else is finite.
+TEST(Trainer, OneBadNumberChangesNothingButTheBatch) {
+  TinyRun run;
+  for (const Precision precision : {Precision::fp32, Precision::bf16, Precision::fp64})
+    for (const char* point : {"loss", "gradients"}) {
+      run.config.precision = precision;
+      TinyTrainer tiny(run.config);
+      tiny.losses(2);
+      const std::string bytes = tiny.bytes();
+      TrainState moved_on = tiny.trainer.state;
+      moved_on.sequences += run.config.batch.sequences;
+      fault::arm(fmt::format("{}:nan", point));
+      const StepResult result = tiny.trainer.step();
+      fault::arm("");
+      EXPECT_EQ(result.outcome, Outcome::non_finite) << point;
+      const bool in_loss = point == std::string("loss");
+      EXPECT_EQ(std::isfinite(result.loss), !in_loss);
+      EXPECT_EQ(result.first_bad.empty(), in_loss) << result.first_bad;
+      EXPECT_TRUE(tiny.bytes() == bytes) << point;
+      EXPECT_EQ(tiny.trainer.state, moved_on);
+      EXPECT_EQ(tiny.trainer.step().outcome, Outcome::updated) << "the next batch is another one";
+    }
+}
 
 TEST(Trainer, NonFiniteChangesNothingButTheBatch) {
   TinyRun run;
