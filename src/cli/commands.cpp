@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "core/check.h"
 #include "core/console.h"
@@ -67,6 +68,12 @@ std::string wrapped(const std::string& text, size_t width) {
     begin = end + 1;
   }
   return out;
+}
+
+void expect_directory_of(const std::string& option, const std::string& path) {
+  const std::filesystem::path directory = std::filesystem::path(path).parent_path();
+  if (!directory.empty() && !std::filesystem::is_directory(directory))
+    fail(Exit::usage, "{} {}: there is no directory {}", option, path, directory.string());
 }
 
 CLI::Validator positive() {

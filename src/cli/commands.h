@@ -11,6 +11,7 @@ namespace keen {
 
 void add_train_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
+void add_needle_command(CLI::App& app);
 void add_sample_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
@@ -28,6 +29,10 @@ class Command : public CLI::App {
 template <class C> C& add_command(CLI::App& app) {
   return static_cast<C&>(*app.add_subcommand(std::make_shared<C>()));
 }
+
+// Raises Exit::usage where the file that `option` names could not be written because its directory is
+// missing: said before hours of work, not after.
+void expect_directory_of(const std::string& option, const std::string& path);
 
 // Breaks the lines of `text` that are longer than `width` between words, and indents what follows as the line
 // itself.

@@ -1,11 +1,11 @@
 // keen eval CHECKPOINT...
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "core/console.h"
 #include "eval/evaluate.h"
 #include "io/file.h"
+#include "report/position_figure.h"
 
 namespace keen {
 
@@ -26,6 +26,8 @@ class EvalCommand final : public Command {
         ->type_name("N");
     add_option("--per-position", per_position_, "Write the loss at every position to this CSV file")
         ->type_name("FILE");
+    add_option("--svg", svg_, "Draw the loss by position, averaged over ranges of positions, to this file")
+        ->type_name("FILE");
     add_option("--batches", options_.batches, "Groups of batch.micro_sequences windows to read (all)")
         ->check(within(1, 1e9))
         ->type_name("N");
@@ -33,16 +35,14 @@ class EvalCommand final : public Command {
     add_flag("--json", json_, "Print one JSON document");
     footer(
         "  keen eval runs/a runs/b --data 'data/gcide/val_*.bin' --context 1024 \\\n"
-        "      --per-position loss.csv");
+        "      --per-position loss.csv --svg loss.svg");
   }
 
   void run() override {
     options_.rope_theta = model_.rope_theta();
     options_.sets = model_.sets();
-    // Said now, not when everything is evaluated.
-    const std::filesystem::path directory = std::filesystem::path(per_position_).parent_path();
-    if (!directory.empty() && !std::filesystem::is_directory(directory))
-      fail(Exit::usage, "--per-position {}: there is no directory {}", per_position_, directory.string());
+    expect_directory_of("--per-position", per_position_);
+    expect_directory_of("--svg", svg_);
     std::vector<Evaluation> evaluations;
     for (const std::string& checkpoint : checkpoints_)
       evaluations.push_back(evaluate_checkpoint(checkpoint, options_));
@@ -50,6 +50,7 @@ class EvalCommand final : public Command {
       for (const std::string& tensor : e.swapped) write_err(fmt::format("{}: {}\n", e.checkpoint, tensor));
     write_out(json_ ? json(evaluations) : table(evaluations));
     if (!per_position_.empty()) replace_file(per_position_, positions_csv(evaluations));
+    if (!svg_.empty()) replace_file(svg_, figure(evaluations));
   }
 
  private:
@@ -60,6 +61,17 @@ class EvalCommand final : public Command {
                  std::to_string(e.windows), short_count(static_cast<double>(e.tokens)),
                  fmt::format("{:.4f}", e.loss), fmt::format("{:.2f}", e.perplexity)});
     return table.str(0, colour_wanted(stdout));
+  }
+
+  static std::string figure(const std::vector<Evaluation>& evaluations) {
+    std::vector<PositionCurve> curves;
+    for (const Evaluation& e : evaluations) {
+      PositionCurve& curve = curves.emplace_back(PositionCurve{e.checkpoint, e.trained_context, {}});
+      for (const BucketLoss& bucket : e.buckets)
+        curve.points.push_back({static_cast<double>(bucket.first), static_cast<double>(bucket.last),
+                                bucket.loss, bucket.standard_error});
+    }
+    return position_figure(curves);
   }
 
   // One checkpoint gives an object, several a list of them.
@@ -79,7 +91,7 @@ class EvalCommand final : public Command {
   std::vector<std::string> checkpoints_;
   EvaluateOptions options_;
   ModelOptions model_;
-  std::string per_position_;
+  std::string per_position_, svg_;
   bool json_ = false;
 };
 

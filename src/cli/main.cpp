@@ -82,6 +82,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   keen::add_train_command(app);
   keen::add_eval_command(app);
+  keen::add_needle_command(app);
   keen::add_sample_command(app);
   keen::add_tokenize_command(app);
   keen::add_compare_command(app);

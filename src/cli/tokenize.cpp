@@ -164,10 +164,11 @@ class EncodeCommand final : public Command {
 
 class TokenizeCommand final : public Command {
  public:
-  TokenizeCommand() : Command("Train a vocabulary; encode text into token shards", "tokenize") {
+  TokenizeCommand() : Command("Train a vocabulary; encode text into token shards; make tasks", "tokenize") {
     require_subcommand(1);
     add_command<VocabCommand>(*this);
     add_command<EncodeCommand>(*this);
+    add_task_commands(*this);
   }
   void run() override {}
 };

@@ -5,7 +5,10 @@
 
 namespace keen {
 
-// keen tokenize vocab | encode: from text to a vocabulary, and to the shards that training reads.
+// keen tokenize vocab | encode | needle | recall: from text to a vocabulary and to the shards that training
+// reads, and shards of tasks.
 void add_tokenize_command(CLI::App& app);
+// The last two of them.
+void add_task_commands(CLI::App& tokenize);
 
 }  // namespace keen

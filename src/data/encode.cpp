@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "core/console.h"
-#include "data/ngram.h"
+#include "data/dataset_writer.h"
 #include "data/tokenizer.h"
 #include "io/file.h"
 
@@ -18,10 +18,6 @@ namespace keen {
 namespace fs = std::filesystem;
 
 namespace {
-
-// Above this many train tokens the baseline counts the first of them only: it converges early, and is to take
-// seconds.
-constexpr int64_t kBaselineTokens = 100'000'000, kBaselineTokensWide = 20'000'000;
 
 struct EncodedPart {
   std::vector<int32_t> ids;           // with an end-of-text id after each document
@@ -141,47 +137,13 @@ class SplitWriter {
   int64_t train_documents_ = 0, validation_documents_ = 0;
 };
 
-bool is_ours(const std::string& name) {
-  const auto shard = [&](std::string_view prefix) {
-    return name.starts_with(prefix) && name.ends_with(".bin") && name.size() == prefix.size() + 10;
-  };
-  return shard("train_") || shard("val_") || name == kDatasetFile || name == "tokenizer.model";
-}
-
-// Leaves the directory without a dataset, or refuses. dataset.json goes first, so that a directory without it
-// is known to be unfinished.
-void clear_directory(const EncodeOptions& options) {
-  make_directories(options.directory);
-  std::vector<fs::path> old, unfinished;
-  for (const auto& entry : fs::directory_iterator(options.directory)) {
-    const std::string name = entry.path().filename().string();
-    if (is_ours(name) && name != "tokenizer.model") old.push_back(entry.path());
-    if (name.ends_with(".bin.tmp") && (name.starts_with(".train_") || name.starts_with(".val_")))
-      unfinished.push_back(entry.path());
-  }
-  if (!old.empty() && !options.force)
-    fail(Exit::usage,
-         "{}: already holds {} and {} other file(s) of a dataset; name another directory with --out, or add "
-         "--force to replace them",
-         options.directory.string(), old.front().filename().string(), old.size() - 1);
-  remove_path(options.directory / kDatasetFile);
-  for (const fs::path& path : old) remove_path(path);
-  for (const fs::path& path : unfinished) remove_path(path);
-}
-
-std::vector<Shard> open_all(const std::vector<fs::path>& paths) {
-  std::vector<Shard> shards;
-  for (const fs::path& path : paths) shards.emplace_back(path);
-  return shards;
-}
-
 // Shares the tokens of finished validation shards out anew: the first ones to train, the last ones to
 // validation.
 void split_tokens(const std::vector<fs::path>& from, ShardWriter& train, ShardWriter& validation,
                   double share) {
-  const std::vector<Shard> shards = open_all(from);
+  std::vector<Shard> shards;
   int64_t total = 0;
-  for (const Shard& shard : shards) total += shard.tokens();
+  for (const fs::path& path : from) total += shards.emplace_back(path).tokens();
   const int64_t for_validation = std::clamp<int64_t>(std::llround(static_cast<double>(total) * share), 1,
                                                      std::max<int64_t>(total - 1, 1));
   int64_t for_train = total - for_validation;
@@ -241,7 +203,7 @@ EncodeResult encode_corpus(const EncodeOptions& options) {
   Corpus corpus(options.inputs, options.corpus);
   // Everything is found before the directory is cleared; the model may lie in it.
   const std::string model = read_file(options.model, Exit::data);
-  clear_directory(options);
+  clear_dataset(options.directory, options.force);
 
   const TokenWidth width = width_for(tokenizer.vocab_size());
   SplitWriter writer(options.directory, width, options.shard_tokens, options.validation);
@@ -270,21 +232,7 @@ EncodeResult encode_corpus(const EncodeOptions& options) {
     train = split_train.get();
     validation = split_validation.get();
   }
-  const auto train_shards = open_all(train->temporary_paths()),
-             validation_shards = open_all(validation->temporary_paths());
-  if (train->tokens() > 1 && validation->tokens() > 1) {
-    const int64_t most = info.vocab_size <= 8192 ? kBaselineTokens : kBaselineTokensWide;
-    const NgramLoss loss = ngram_loss(train_shards, validation_shards, info.vocab_size, most);
-    if (loss.validation_tokens > 0) {
-      info.unigram_loss = loss.unigram;
-      info.bigram_loss = loss.bigram;
-    }
-  }
-  info.shards = train->publish("train");
-  const auto validation_records = validation->publish("val");
-  info.shards.insert(info.shards.end(), validation_records.begin(), validation_records.end());
-  replace_file(options.directory / "tokenizer.model", model);
-  write_dataset_info(options.directory, info);
+  publish_dataset(options.directory, info, *train, *validation, model);
   return result;
 }
 

@@ -30,4 +30,14 @@ LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::st
   return loaded;
 }
 
+std::vector<std::string> swapped_tensors(const LoadReport& report) {
+  std::vector<std::string> swapped;
+  for (const TensorFate& fate : report) {
+    if (fate.kind == TensorFate::Kind::loaded) continue;
+    const std::string value = fate.initial.empty() ? "" : " = " + fate.initial;
+    swapped.push_back(fmt::format("{} {}{}", name_of(fate.kind), fate.name, value));
+  }
+  return swapped;
+}
+
 }  // namespace keen

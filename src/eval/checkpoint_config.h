@@ -20,4 +20,7 @@ struct LoadedConfig {
 LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::string> sets,
                                     std::optional<double> rope_theta = {});
 
+// What other attention did to a checkpoint's tensors, for people: "new NAME = VALUE", "dropped NAME".
+std::vector<std::string> swapped_tensors(const LoadReport& report);
+
 }  // namespace keen

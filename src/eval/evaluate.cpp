@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "core/console.h"
 #include "eval/checkpoint_config.h"
@@ -37,6 +38,16 @@ std::string csv_field(const std::string& text) {
 
 }  // namespace
 
+std::vector<std::pair<int64_t, int64_t>> position_buckets(int64_t T) {
+  std::vector<std::pair<int64_t, int64_t>> buckets;
+  for (int64_t first = 1; first <= T;) {
+    const auto last = std::min(T, static_cast<int64_t>(static_cast<double>(first) * std::exp2(1.0 / 8)));
+    buckets.emplace_back(first, last);
+    first = last + 1;
+  }
+  return buckets;
+}
+
 Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& options) {
   const LoadedConfig loaded = load_checkpoint_config(path, options.sets, options.rope_theta);
   const RunConfig& config = loaded.config;
@@ -54,23 +65,28 @@ Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& o
   const ops::AttentionPath attention =
       resolve_attention_path(config.attention_path, device, dtype, config.model.head_width());
   ForwardModel model(config.model, device, dtype, attention, B, T);
-  Evaluation result{.checkpoint = path,
-                    .step = loaded.checkpoint.step,
-                    .context = T,
-                    .windows = count,
-                    .tokens = count * T,
-                    .positions = {},
-                    .swapped = {}};
-  for (const TensorFate& fate : model.load(loaded.checkpoint, static_cast<uint64_t>(config.seed))) {
-    if (fate.kind == TensorFate::Kind::loaded) continue;
-    const std::string value = fate.initial.empty() ? "" : " = " + fate.initial;
-    result.swapped.push_back(fmt::format("{} {}{}", name_of(fate.kind), fate.name, value));
-  }
+  Evaluation result{
+      .checkpoint = path,
+      .step = loaded.checkpoint.step,
+      .trained_context = config.model.context,
+      .context = T,
+      .windows = count,
+      .tokens = count * T,
+      .positions = {},
+      .buckets = {},
+      .swapped = swapped_tensors(model.load(loaded.checkpoint, static_cast<uint64_t>(config.seed)))};
 
   std::vector<Moments> positions(static_cast<size_t>(T));
+  const auto ranges = position_buckets(T);
+  std::vector<Moments> buckets(ranges.size());
   Progress progress(fmt::format("evaluating {}", path), count * T, "tokens");
   model.visit_losses(windows, count, [&](int64_t window, std::span<const double> losses) {
     for (size_t t = 0; t < losses.size(); ++t) positions[t].add(losses[t]);
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      const auto [first, last] = ranges[i];
+      buckets[i].add(std::accumulate(losses.begin() + first - 1, losses.begin() + last, 0.0) /
+                     static_cast<double>(last - first + 1));
+    }
     progress.update((window + 1) * T);
   });
   progress.finish();
@@ -80,6 +96,9 @@ Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& o
     result.positions.push_back(
         {static_cast<int64_t>(t) + 1, positions[t].mean, positions[t].standard_error()});
   }
+  for (size_t i = 0; i < ranges.size(); ++i)
+    result.buckets.push_back(
+        {ranges[i].first, ranges[i].second, buckets[i].mean, buckets[i].standard_error()});
   result.perplexity = std::exp(result.loss);
   return result;
 }

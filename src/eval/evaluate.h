@@ -25,13 +25,22 @@ struct PositionLoss {
   double standard_error;  // of the mean over windows; NaN for one window
 };
 
+// The mean loss of a range of positions, for plots. The standard error is that of a window's mean over the
+// range: neighbouring positions of one text are not independent.
+struct BucketLoss {
+  int64_t first, last;  // 1-based, both included
+  double loss, standard_error;
+};
+// Positions 1 to T in ranges that grow with the position, about eight to each doubling.
+std::vector<std::pair<int64_t, int64_t>> position_buckets(int64_t T);
+
 struct Evaluation {
   std::string checkpoint;
-  int64_t step = 0, context = 0, windows = 0, tokens = 0;
+  int64_t step = 0, trained_context = 0, context = 0, windows = 0, tokens = 0;
   double loss = 0, perplexity = 0;  // nats a token; exp of it
   std::vector<PositionLoss> positions;
-  // What other attention did to the tensors, for people: "new NAME = VALUE", "dropped NAME".
-  std::vector<std::string> swapped;
+  std::vector<BucketLoss> buckets;
+  std::vector<std::string> swapped;  // swapped_tensors
 };
 
 // Reads consecutive windows of context + 1 tokens from the start of each shard, stride context. Memory does

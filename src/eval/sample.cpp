@@ -2,13 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <memory>
 
-#include "core/console.h"
-#include "data/tokenizer.h"
-#include "eval/checkpoint_config.h"
+#include "eval/decoder.h"
 #include "eval/utf8_pieces.h"
-#include "train/trainer.h"
 
 namespace keen {
 
@@ -18,17 +14,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-Tokenizer open_tokenizer(const SampleOptions& options, const RunConfig& config) {
-  if (options.tokenizer.empty() && !config.data.tokenizer)
-    fail(Exit::data,
-         "sample: the run's config names no data.tokenizer; give one with --tokenizer FILE.model");
-  Tokenizer tokenizer(options.tokenizer.empty() ? *config.data.tokenizer : options.tokenizer);
-  if (tokenizer.vocab_size() > config.model.vocab_size)
-    fail(Exit::data, "sample: the tokenizer has {} pieces, the model {}; they do not belong together",
-         tokenizer.vocab_size(), config.model.vocab_size);
-  return tokenizer;
 }
 
 // The tokens of every prompt; of an empty one the end of the document before.
@@ -44,32 +29,6 @@ std::vector<std::vector<int32_t>> encode_prompts(const SampleOptions& options, c
   }
   return all;
 }
-
-// A model with room for B texts of `capacity` tokens.
-struct Decoder {
-  Context ctx;
-  Gpt gpt;
-  Gpt::Arenas arenas;
-  std::unique_ptr<Generator> generator;
-
-  Decoder(const LoadedConfig& loaded, Device device, int64_t B, int64_t capacity)
-      : ctx(device),
-        gpt(loaded.config.model, resolve_precision(loaded.config.precision, device)),
-        arenas(device) {
-    plan_and_allocate(
-        ctx, arenas,
-        [&] {
-          gpt.bind(false, capacity, arenas);
-          generator = std::make_unique<Generator>(ctx, gpt, B, capacity, arenas.activations);
-        },
-        [&] { gpt.params.round_values(ctx); });
-    fill_tables(gpt.config, gpt.tables);
-    gpt.params.initialize(static_cast<uint64_t>(loaded.config.seed));
-    load_weights(loaded.checkpoint, gpt.params, Match::by_name,
-                 scales_set_anew(loaded.checkpoint, gpt.config));
-    gpt.params.round_values(ctx);
-  }
-};
 
 // Draws texts in the slots of a generator: as soon as one is whole, the next one takes its place.
 class Sampler {
@@ -227,7 +186,7 @@ SampleReport sample_texts(const std::string& checkpoint, const SampleOptions& op
         "sample_texts: at least one of everything");
   const LoadedConfig loaded = load_checkpoint_config(checkpoint, options.sets, options.rope_theta);
   const ModelConfig& model = loaded.config.model;
-  const Tokenizer tokenizer = open_tokenizer(options, loaded.config);
+  const Tokenizer tokenizer = open_tokenizer("sample", options.tokenizer, loaded.config);
   const std::vector<std::vector<int32_t>> prompts = encode_prompts(options, tokenizer, model);
 
   SampleReport report{.step = loaded.checkpoint.step, .texts = {}, .context = model.context};
@@ -246,7 +205,7 @@ SampleReport sample_texts(const std::string& checkpoint, const SampleOptions& op
   int64_t capacity = longest + options.tokens;
   if (model.position == PositionKind::learned) capacity = std::min(capacity, model.context);
   const int64_t slots = std::min(options.batch, std::ssize(report.texts));
-  Decoder decoder(loaded, resolve_device(loaded.config.device), slots, capacity);
+  Decoder decoder(loaded, slots, capacity);
   Sampler(*decoder.generator, slots, capacity, tokenizer, options, prompts, take, report).run();
   for (const SampledText& text : report.texts)
     if (text.prompt_tokens + std::ssize(text.tokens) > model.context) report.beyond_context = true;

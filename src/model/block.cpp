@@ -31,7 +31,7 @@ AttentionInputs attention_inputs(const Block& block, int64_t B, const BlockActs&
 }
 
 // Heads of the tokens [first, first + T) of each sequence.
-ops::Heads tokens_of(ops::Heads view, int64_t first, int64_t T) {
+template <class View> View tokens_of(View view, int64_t first, int64_t T) {
   if (view.data != nullptr) view.data += first * view.token_stride * size_of(view.dtype);
   view.T = T;
   return view;
@@ -55,6 +55,10 @@ void append_to_cache(Context& ctx, const Block& block, const Span& span, const K
   const ops::Heads keys = heads(kv, span.count, 0, K, D), values = heads(kv, span.count, K, K, D);
   ops::copy_heads(ctx, tokens_of(keys, span.past, span.T), inputs.k);
   ops::copy_heads(ctx, tokens_of(values, span.past, span.T), inputs.v);
+  if (cache.last_queries)
+    ops::copy_heads(ctx,
+                    heads(cache.last_queries.rows(span.first, span.first + span.count), span.count, 0, H, D),
+                    tokens_of(inputs.q, span.T - 1, 1));
   inputs.k = tokens_of(keys, 0, span.past + span.T);
   inputs.v = tokens_of(values, 0, span.past + span.T);
 }

@@ -89,10 +89,12 @@ struct BlockActs {
 BlockActs take_block_acts(const Block& block, const Pass& pass, DType dtype, Arena& arena);
 
 // Keys and values of the tokens seen so far, of one layer: those of each sequence in P rows, (sequences * P,
-// 2 K D), the keys (rotated) before the values.
+// 2 K D), the keys (rotated) before the values. Where asked for, also the query that the last token of each
+// sequence had, as attention read it (rotated and scaled): (sequences, H D).
 struct KvCache {
   Tensor kv;
   int64_t P;
+  Tensor last_queries = {};
 };
 
 // Every addition to the residual stream is made by the norm behind it, in one pass: a block leaves its last

@@ -107,7 +107,8 @@ ChosenToken choose_token(std::span<const double> logits, const Sampling& samplin
   return chosen(ranking[count - 1]);
 }
 
-Generator::Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, Arena& activations)
+Generator::Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, Arena& activations,
+                     bool keep_queries)
     : ctx_(ctx),
       gpt_(gpt),
       arena_(activations),
@@ -118,8 +119,11 @@ Generator::Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, 
   check(B >= 1 && capacity >= 1, "Generator: at least one sequence and one token");
   check(gpt.positions == nullptr || capacity <= gpt.config.context,
         "Generator: no more than the learned positions");
-  for (const Block& block : gpt.blocks)
-    caches_.push_back({arena_.take({B * capacity, 2 * block.heads.K * block.heads.D}, gpt.dtype), capacity});
+  for (const Block& block : gpt.blocks) {
+    const auto [H, K, D] = block.heads;
+    caches_.push_back({.kv = arena_.take({B * capacity, 2 * K * D}, gpt.dtype), .P = capacity});
+    if (keep_queries) caches_.back().last_queries = arena_.take({B, H * D}, gpt.dtype);
+  }
   ids_ = arena_.take({padded_rows(most_rows_)}, DType::i32);
   last_rows_ = arena_.take({padded_rows(B), gpt.config.width}, gpt.dtype);
   logits_ = arena_.take({padded_rows(B), gpt.config.vocab_size}, wide(gpt.dtype));
@@ -238,6 +242,31 @@ void Generator::copy_prefix(int64_t from, int64_t to, int64_t tokens) {
     ops::copy_heads(ctx_, rows_of(to), rows_of(from));
   }
   length_[static_cast<size_t>(to)] = tokens;
+}
+
+std::vector<double> Generator::attention(int64_t layer, int64_t sequence) const {
+  const KvCache& cache = caches_[static_cast<size_t>(layer)];
+  const int64_t T = length(sequence), first = sequence * cache.P;
+  check(cache.last_queries && T >= 1, "Generator::attention: queries that were kept, and a token");
+  const auto [H, K, D] = gpt_.blocks[static_cast<size_t>(layer)].heads;
+  const std::vector<double> q = to_doubles(cache.last_queries.rows(sequence, sequence + 1)),
+                            kv = to_doubles(cache.kv.rows(first, first + T));
+  std::vector<double> weights(static_cast<size_t>(H * T));
+  for (int64_t h = 0; h < H; ++h) {
+    const std::span<double> row =
+        std::span(weights).subspan(static_cast<size_t>(h * T), static_cast<size_t>(T));
+    const double* query = q.data() + h * D;
+    for (int64_t j = 0; j < T; ++j) {
+      const double* key = kv.data() + (j * 2 * K + h / (H / K)) * D;
+      row[static_cast<size_t>(j)] =
+          std::inner_product(query, query + D, key, 0.0) / std::sqrt(static_cast<double>(D));
+    }
+    const double top = *std::max_element(row.begin(), row.end());
+    double sum = 0;
+    for (double& weight : row) sum += weight = std::exp(weight - top);
+    for (double& weight : row) weight /= sum;
+  }
+  return weights;
 }
 
 }  // namespace keen

@@ -47,8 +47,9 @@ class Generator {
   };
 
   // Takes the cache and the workspace of one pass from the arena; call inside `bind` of plan_and_allocate. A
-  // model with learned positions has a capacity of at most its context.
-  Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, Arena& activations);
+  // model with learned positions has a capacity of at most its context. `keep_queries`: for attention().
+  Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, Arena& activations,
+            bool keep_queries = false);
 
   // Appends tokens to sequences, which ascend. The logits (V) that follow the last token of feeds[i] are
   // logits(i), valid until the next call.
@@ -60,6 +61,11 @@ class Generator {
   void truncate(int64_t sequence, int64_t tokens);
   // Makes the first `tokens` tokens of `from` the whole of another sequence.
   void copy_prefix(int64_t from, int64_t to, int64_t tokens);
+
+  // The weights with which the token that was fed to a sequence last attends to all of its tokens, itself
+  // included, in one layer: (H, length), each head's add up to 1. Computed on the host, in float64, from the
+  // queries and keys that attention read. Needs keep_queries.
+  std::vector<double> attention(int64_t layer, int64_t sequence) const;
 
  private:
   // A part of a feed that one pass takes.

@@ -50,18 +50,18 @@ Grid grid_of(size_t panels) {
   return {columns, rows, panel, caption, static_cast<double>(rows) * (panel + caption)};
 }
 
-Look look_of(size_t i, const std::string& name) {
-  constexpr std::array kMarkers = {Marker::circle, Marker::square, Marker::triangle, Marker::diamond,
-                                   Marker::down_triangle};
-  return {name, kColours[i % kColours.size()], kDashes[i % kDashes.size()], kMarkers[i % kMarkers.size()]};
-}
-
 double height_of(const ChartPlan& plan) {
   return kTop + static_cast<double>(legend_rows(plan.looks)) * kLegendRow +
          grid_of(plan.captions.size()).height + kBelow;
 }
 
 }  // namespace
+
+Look look_of(size_t i, const std::string& name) {
+  constexpr std::array kMarkers = {Marker::circle, Marker::square, Marker::triangle, Marker::diamond,
+                                   Marker::down_triangle};
+  return {name, kColours[i % kColours.size()], kDashes[i % kDashes.size()], kMarkers[i % kMarkers.size()]};
+}
 
 std::vector<Look> looks_of(const Comparison& comparison) {
   std::vector<Look> looks;
@@ -138,11 +138,12 @@ void Chart::grid(const ChartPlan& plan, double top) {
     const double upper = top + static_cast<double>(row) * (grid.panel_height + grid.caption) + grid.caption;
     const Panel panel(left, upper, left + width, upper + grid.panel_height, plan.x, plan.y);
     const bool lowest = i + grid.columns >= plan.captions.size(), alone = plan.captions.size() == 1;
-    panel.axes(svg, {.x_ticks = alone ? 7 : 3,
+    panel.axes(svg, {.x_ticks = alone ? (plan.x_log ? 16 : 7) : 3,
                      .y_ticks = alone ? 6 : 4,
                      .x_labels = lowest,
                      .y_labels = column == 0,
                      .x_unit = plan.unit.factor,
+                     .x_log = plan.x_log,
                      .text_size = alone ? 12.0 : 11.0});
     if (!alone) svg.text(left, upper - 5, plan.captions[i], {.size = 12, .colour = kFaint});
     panels.push_back(panel);

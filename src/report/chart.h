@@ -16,6 +16,7 @@ struct Look {
   std::string_view colour, dash;
   Marker marker;
 };
+Look look_of(size_t i, const std::string& name);  // of the i-th thing in a figure
 std::vector<Look> looks_of(const Comparison& comparison);
 // Of the columns: the same where each is one run. The name of a group says how many seeds it has.
 std::vector<Look> looks_of_columns(const Comparison& comparison);
@@ -38,6 +39,7 @@ struct ChartPlan {
   bool markers = false;     // whether the legend shows them
   Extent x, y;
   Unit unit;
+  bool x_log = false;                        // x are decimal logarithms (Panel::Axes)
   std::vector<std::string> captions = {""};  // of the panels, row by row; all of them have the same axes
 };
 

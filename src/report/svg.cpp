@@ -198,6 +198,22 @@ Ticks ticks_of(double low, double high, int count) {
   return ticks;
 }
 
+Ticks log_ticks_of(double low, double high, int count) {
+  constexpr double kSlack = 1e-9;
+  for (const std::vector<double>& digits : {std::vector<double>{1, 2, 5}, {1}}) {
+    Ticks ticks;
+    for (double power = std::floor(low); power <= high; ++power)
+      for (const double digit : digits) {
+        const double value = digit * std::pow(10, power), at = std::log10(value);
+        if (low - kSlack > at || at > high + kSlack) continue;
+        ticks.values.push_back(value);
+        ticks.decimals = std::max(ticks.decimals, static_cast<int>(-power));
+      }
+    if (std::ssize(ticks.values) <= count || digits.size() == 1) return ticks;
+  }
+  return {};
+}
+
 std::string tick_text(double value, int decimals) {
   const double size = std::abs(value);
   std::string text = size < 1e7 ? fmt::format("{:.{}f}", size, decimals) : fmt::format("{:.4g}", size);
@@ -221,7 +237,8 @@ bool Panel::contains(double x, double y) const {
 }
 
 void Panel::axes(Svg& svg, const Axes& axes) const {
-  const Ticks across = ticks_of(x_.low / axes.x_unit, x_.high / axes.x_unit, axes.x_ticks);
+  const Ticks across = axes.x_log ? log_ticks_of(x_.low, x_.high, axes.x_ticks)
+                                  : ticks_of(x_.low / axes.x_unit, x_.high / axes.x_unit, axes.x_ticks);
   const Ticks up = ticks_of(y_.low, y_.high, axes.y_ticks);
   for (const double value : up.values) {
     svg.line(left_, y(value), right_, y(value), {.colour = kGrid});
@@ -230,7 +247,7 @@ void Panel::axes(Svg& svg, const Axes& axes) const {
                {.size = axes.text_size, .colour = kWords, .anchor = Anchor::end});
   }
   for (const double value : across.values) {
-    const double at = x(value * axes.x_unit);
+    const double at = x(axes.x_log ? std::log10(value) : value * axes.x_unit);
     svg.line(at, bottom_, at, bottom_ + 4, {.colour = kAxis});
     if (axes.x_labels)
       svg.text(at, bottom_ + 6 + axes.text_size, tick_text(value, across.decimals),

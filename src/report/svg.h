@@ -72,6 +72,9 @@ struct Ticks {
   int decimals = 0;
 };
 Ticks ticks_of(double low, double high, int count);
+// The same on a logarithmic axis, whose ends are 10^low and 10^high: powers of ten, and where that makes no
+// more than `count` of them also their doubles and fives.
+Ticks log_ticks_of(double low, double high, int count);
 // A tick as it is printed: with a true minus sign, and never "-0"; from 1e7 on as "1.5e+38".
 std::string tick_text(double value, int decimals);
 
@@ -92,7 +95,8 @@ class Panel {
   struct Axes {
     int x_ticks = 7, y_ticks = 6;
     bool x_labels = true, y_labels = true;
-    double x_unit = 1;  // what a tick of 1 stands for
+    double x_unit = 1;   // what a tick of 1 stands for
+    bool x_log = false;  // the panel's x are decimal logarithms, the ticks' labels are not
     double text_size = 12;
   };
   // A faint grid, and the ticks' labels below and to the left.

@@ -47,8 +47,11 @@ TEST(Usage, EveryLevelHasHelpThatFitsTheConsole) {
                                                         {"tokenize"},
                                                         {"tokenize", "vocab"},
                                                         {"tokenize", "encode"},
+                                                        {"tokenize", "needle"},
+                                                        {"tokenize", "recall"},
                                                         {"train"},
                                                         {"eval"},
+                                                        {"needle"},
                                                         {"sample"},
                                                         {"compare"},
                                                         {"inspect"}};

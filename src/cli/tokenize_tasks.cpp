@@ -1,0 +1,100 @@
+// keen tokenize needle | recall: data that tests of long contexts are learned from.
+#include "cli/commands.h"
+#include "cli/tokenize.h"
+#include "core/console.h"
+#include "data/needle_data.h"
+#include "data/recall.h"
+
+namespace keen {
+
+namespace {
+
+// The options that both have in common, for NeedleDataOptions and RecallOptions, which name them alike.
+template <class Options> void add_common(CLI::App& app, Options& options) {
+  app.add_option("--windows", options.windows, "Windows to train on")
+      ->check(within(1, 1e9))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--validation-windows", options.validation_windows, "Windows to validate on")
+      ->check(within(1, 1e9))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--seed", options.seed, "Equal seeds write equal data")
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--out", [&](const std::string& path) { options.directory = path; }, "The directory for the dataset")
+      ->type_name("DIR")
+      ->required();
+  app.add_flag("--force", options.force, "Replace a dataset that is already in DIR");
+}
+
+std::string summary(const std::filesystem::path& directory, const DatasetInfo& info) {
+  return fmt::format("Wrote {}: {} windows to train on ({} tokens), {} to validate\n", directory.string(),
+                     with_commas(info.train_documents),
+                     short_count(static_cast<double>(info.tokens("train"))),
+                     with_commas(info.validation_documents));
+}
+
+class NeedleDataCommand final : public Command {
+ public:
+  NeedleDataCommand()
+      : Command("Hide numbers in text, and ask for them: data for \"keen needle\"", "needle") {
+    add_option_function<std::string>(
+        "DATASET", [this](const std::string& path) { options_.source = path; },
+        "The directory of a dataset of text, from \"keen tokenize encode\"")
+        ->required();
+    add_option("--context", options_.context, "The model's context, in tokens")
+        ->check(within(1, 1e8))
+        ->type_name("N")
+        ->required();
+    add_common(*this, options_);
+    footer(
+        "Each window of context + 1 tokens is a question of \"keen needle\" with its answer.\n\n"
+        "  keen tokenize needle data/gcide --context 256 --out data/needle-256\n"
+        "  keen train configs/quickstart-needle.json");
+  }
+
+  void run() override { write_err(summary(options_.directory, write_needle_data(options_))); }
+
+ private:
+  NeedleDataOptions options_;
+};
+
+class RecallCommand final : public Command {
+ public:
+  RecallCommand() : Command("Keys and values in noise, asked for at the end: a recall task", "recall") {
+    add_option("--context", options_.shape.context, "Tokens a window")
+        ->check(within(1, 1e8))
+        ->type_name("N")
+        ->capture_default_str();
+    add_option("--pairs", options_.shape.pairs, "Keys with a value in each window")
+        ->check(within(1, kRecallKeys.count))
+        ->type_name("N")
+        ->capture_default_str();
+    add_option("--asks", options_.shape.asks, "How often each key is asked for, at the window's end")
+        ->check(within(1, 1e6))
+        ->type_name("N")
+        ->capture_default_str();
+    add_common(*this, options_);
+    footer(
+        "The last 2 x pairs x asks tokens of a window are questions: a key, and behind it its value. With "
+        "--asks 1 every answer must come out of the noise.\n\n"
+        "  keen tokenize recall --out data/recall-256\n"
+        "  keen tokenize recall --context 2048 --asks 1 --out data/recall-2048");
+  }
+
+  void run() override { write_err(summary(options_.directory, write_recall_data(options_))); }
+
+ private:
+  RecallOptions options_;
+};
+
+}  // namespace
+
+void add_task_commands(CLI::App& tokenize) {
+  add_command<NeedleDataCommand>(tokenize);
+  add_command<RecallCommand>(tokenize);
+}
+
+}  // namespace keen

@@ -1,0 +1,58 @@
+#include "data/needle_data.h"
+
+#include "core/console.h"
+#include "data/dataset_writer.h"
+#include "io/file.h"
+
+namespace keen {
+
+namespace {
+
+void write_windows(ShardWriter& writer, const NeedleMaker& maker, const Philox& depths,
+                   const NeedleDataOptions& options, int64_t windows, int32_t end_of_text) {
+  if (windows > (kMaxShardTokens - 1) / options.context)
+    fail(Exit::usage, "{} windows of {} tokens are more than a shard holds ({}); ask for fewer", windows,
+         options.context, kMaxShardTokens);
+  Progress progress("writing needles", windows, "windows");
+  for (int64_t i = 0; i < windows; ++i) {
+    writer.write(maker.make(options.context, 100 * depths.uniform(static_cast<uint64_t>(i)), i).tokens);
+    progress.update(i + 1);
+  }
+  writer.write(std::span(&end_of_text, 1));
+  writer.finish();
+  progress.finish();
+}
+
+}  // namespace
+
+DatasetInfo write_needle_data(const NeedleDataOptions& options) {
+  const Tokenizer tokenizer(options.source / "tokenizer.model");
+  const std::string model = read_file(options.source / "tokenizer.model", Exit::data);
+  const Dataset train_text((options.source / "train_*.bin").string(), tokenizer.vocab_size()),
+      validation_text((options.source / "val_*.bin").string(), tokenizer.vocab_size());
+  const NeedleMaker train_maker(train_text, tokenizer, options.seed, "train needle"),
+      validation_maker(validation_text, tokenizer, options.seed, "validation needle");
+  // What is wrong with the context is found before the directory is cleared.
+  for (const NeedleMaker* maker : {&train_maker, &validation_maker}) maker->make(options.context, 50, 0);
+  clear_dataset(options.directory, options.force);
+
+  DatasetInfo info{.vocab_size = tokenizer.vocab_size(),
+                   .tokenizer_hash = tokenizer.hash(),
+                   .end_of_text = tokenizer.end_of_text(),
+                   .train_documents = options.windows,
+                   .validation_documents = options.validation_windows,
+                   .unigram_loss = {},
+                   .bigram_loss = {},
+                   .shards = {}};
+  const TokenWidth width = width_for(info.vocab_size);
+  ShardWriter train(options.directory, "train", "train", width, kMaxShardTokens),
+      validation(options.directory, "val", "validation", width, kMaxShardTokens);
+  write_windows(train, train_maker, Philox(options.seed, "train depth"), options, options.windows,
+                info.end_of_text);
+  write_windows(validation, validation_maker, Philox(options.seed, "validation depth"), options,
+                options.validation_windows, info.end_of_text);
+  publish_dataset(options.directory, info, train, validation, model);
+  return info;
+}
+
+}  // namespace keen

@@ -1,0 +1,93 @@
+#include "report/position_figure.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "core/console.h"
+#include "report/chart.h"
+
+namespace keen {
+
+namespace {
+
+constexpr std::string_view kMark = "#8a8a8a";
+
+struct Line {
+  Curve mean, low, high;
+};
+
+Line line_of(const PositionCurve& from) {
+  Line line;
+  for (const PositionPoint& point : from.points) {
+    const double x = std::log10(std::sqrt(point.first * point.last));
+    line.mean.push_back({x, point.loss});
+    if (!std::isfinite(point.standard_error)) continue;
+    line.low.push_back({x, point.loss - point.standard_error});
+    line.high.push_back({x, point.loss + point.standard_error});
+  }
+  return line;
+}
+
+void mark_context(Chart& chart, int64_t context) {
+  const Panel& panel = chart.panels[0];
+  const double x = panel.x(std::log10(static_cast<double>(context)));
+  chart.svg.line(x, panel.top(), x, panel.bottom(), {.colour = kMark, .width = 1.2, .dash = "4 3"});
+  // Beside the line, on the side with more room.
+  const bool left = x - panel.left() > panel.right() - x;
+  chart.svg.text(left ? x - 5 : x + 5, panel.top() + 12, fmt::format("trained on {}", with_commas(context)),
+                 {.size = 11, .colour = "#444444", .anchor = left ? Anchor::end : Anchor::start});
+}
+
+}  // namespace
+
+std::string position_figure(const std::vector<PositionCurve>& curves) {
+  std::vector<Line> lines;
+  std::vector<Look> looks;
+  std::vector<double> losses;
+  std::set<int64_t> contexts;
+  double last = 1;
+  for (const PositionCurve& curve : curves) {
+    lines.push_back(line_of(curve));
+    looks.push_back(look_of(looks.size(), curve.name));
+    for (const PositionPoint& point : curve.points) losses.push_back(point.loss);
+    if (!curve.points.empty()) last = std::max(last, curve.points.back().last);
+  }
+  for (const PositionCurve& curve : curves)
+    if (static_cast<double>(curve.trained_context) <= last) contexts.insert(curve.trained_context);
+
+  // The first tokens of a text are hard for every model: they may press the rest flat.
+  const Extent y = robust_range(losses, Cut::above).value_or(Extent{});
+  const double margin = 0.06 * (y.high - y.low);
+  Chart chart({.title = "Loss by position, nats a token",
+               .looks = looks,
+               .markers = true,
+               .x = {0, std::log10(std::max(last, 2.0))},
+               .y = {y.low - margin, y.high + margin},
+               .unit = {1, "position: tokens that the model sees"},
+               .x_log = true});
+  const Panel& panel = chart.panels[0];
+  for (const int64_t context : contexts) mark_context(chart, context);
+  panel.clipped(chart.svg, [&] {
+    for (size_t i = 0; i < lines.size(); ++i)
+      if (!lines[i].low.empty())
+        panel.band(chart.svg, lines[i].low, lines[i].high, looks[i].colour, columns_for(3 * curves.size()));
+    for (size_t i = 0; i < lines.size(); ++i) {
+      panel.curve(chart.svg, lines[i].mean, {.colour = looks[i].colour, .width = 2.2, .dash = looks[i].dash},
+                  columns_for(3 * curves.size()), looks[i].name);
+      // Some points of each, not the same of all.
+      for (size_t at = 4 + 3 * i; at < lines[i].mean.size(); at += 12) {
+        const CurvePoint& point = lines[i].mean[at];
+        if (panel.contains(point.x, point.y))
+          chart.svg.marker(looks[i].marker, panel.x(point.x), panel.y(point.y), 8, looks[i].colour);
+      }
+    }
+  });
+  const double highest = *std::ranges::max_element(losses);
+  if (highest > y.high + margin) chart.note(fmt::format("up to {:.4g} above", highest));
+  if (std::ranges::any_of(lines, [](const Line& line) { return !line.low.empty(); }))
+    chart.note("band: one standard error");
+  return chart.svg.str();
+}
+
+}  // namespace keen
