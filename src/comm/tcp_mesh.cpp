@@ -179,7 +179,7 @@ class Start {
   void as_other();
   // At most `until`, and soon enough to look again whether this rank was stopped, which is raised.
   Time soon(Time until) const;
-  bool await_word(const Socket& socket, Time until) const;
+  void await_word(const Socket& socket, Time until) const;
 
   // Of rank 0.
   void gather();
@@ -238,11 +238,9 @@ Time Start::soon(Time until) const {
   return std::min(until, seconds_from_now(kStopTime_s));
 }
 
-// False at `until`.
-bool Start::await_word(const Socket& socket, Time until) const {
-  while (Clock::now() < until)
-    if (wait_for_bytes(socket, soon(until))) return true;
-  return false;
+// Until something has come, or `until`.
+void Start::await_word(const Socket& socket, Time until) const {
+  while (Clock::now() < until && !wait_for_bytes(socket, soon(until))) continue;
 }
 
 // Waits for one caller or more, and takes the connections of ranks above this one.

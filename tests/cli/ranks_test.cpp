@@ -132,8 +132,10 @@ TEST(Ranks, ASaveMayTakeLongerThanTheLimit) {
   }
   // A stuck rank is found all the same.
   const auto job = shell.start_ranks(3, more, {pause});
-  const auto errors = [&] { return content_of(shell / (job.outputs[0] + ".err")); };
-  EXPECT_TRUE(TinyRun::until([&] { return errors().find("takes longer") != std::string::npos; }));
+  const std::string errors = job.outputs[0] + ".err";
+  EXPECT_TRUE(TinyRun::until([&] {
+    return shell.exists(errors) && content_of(shell / errors).find("takes longer") != std::string::npos;
+  }));
   kill(job.ranks[1], SIGSTOP);
   std::string said;
   for (const int rank : {0, 2}) {
