@@ -256,8 +256,8 @@ class RunInspector {
     for (const std::string& name : aside)
       result_.text += fmt::format("{}: damaged, and set aside for the one that took its place\n", name);
     if (!damaged.empty())
-      result_.problem = Error(Exit::checkpoint,
-                              fmt::format("{}: not everything is whole:{}", path_.string(), damaged));
+      result_.problem =
+          Error(Exit::checkpoint, fmt::format("{}: not everything is whole:{}", path_.string(), damaged));
   }
 
   std::string table_of(const std::vector<Row>& rows) const {
