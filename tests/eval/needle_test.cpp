@@ -10,6 +10,7 @@
 #include "data/needle_data.h"
 #include "eval/decoder.h"
 #include "eval/evaluate.h"
+#include "io/fields.h"
 #include "model/golden_reader.h"
 #include "train/tiny_run.h"
 
@@ -249,6 +250,21 @@ TEST_P(NeedleGolden, LossAtEveryPosition) {
       EXPECT_NEAR(evaluation.positions[t].loss, (a + b) / 2, tolerance) << precision << " " << t;
       EXPECT_NEAR(evaluation.positions[t].standard_error, std::abs(a - b) / 2, tolerance);
     }
+    // Ranges of positions: the mean of each window first, then over windows.
+    int64_t next = 1;
+    for (const BucketLoss& bucket : evaluation.buckets) {
+      EXPECT_EQ(bucket.first, next);
+      next = bucket.last + 1;
+      const auto mean = [&](int64_t window) {
+        const auto row = want.begin() + window * T;
+        return std::accumulate(row + bucket.first - 1, row + bucket.last, 0.0) /
+               static_cast<double>(bucket.last - bucket.first + 1);
+      };
+      EXPECT_NEAR(bucket.loss, (mean(0) + mean(1)) / 2, tolerance);
+      EXPECT_NEAR(bucket.standard_error, std::abs(mean(0) - mean(1)) / 2, tolerance);
+    }
+    EXPECT_EQ(next, T + 1);
+    EXPECT_LT(std::ssize(evaluation.buckets), T);
   }
 }
 
