@@ -96,7 +96,8 @@ void train_step(benchmark::State& state, const BenchShape& shape, const Choice& 
   const std::string text = fmt::format(
       R"({{"device": "{}", "precision": "{}", "attention_path": "{}", "deterministic": {},
           "model": {{"vocab_size": {}, "context": {}, {}, "attention": "{}"}},
-          "data": {{"train": "{}"}}, "batch": {{"sequences": {}, "micro_sequences": {}}}}})",
+          "data": {{"train": "{}"}}, "batch": {{"sequences": {}, "micro_sequences": {}}},
+          "checkpoint": {{"every": 0}}}})",
       choice.device, choice.precision, choice.path, choice.deterministic, shape.vocab_size, shape.T,
       shape.model, choice.attention, data.pattern(), shape.B, shape.B);
   const RunConfig config = parse_run_config(text, "bench");
