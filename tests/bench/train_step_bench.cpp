@@ -98,7 +98,8 @@ void train_step(benchmark::State& state, const BenchShape& shape, const Choice& 
   const std::string text = fmt::format(
       R"({{"device": "{}", "precision": "{}", "attention_path": "{}", "deterministic": {},
           "time_gemms": {}, "model": {{"vocab_size": {}, "context": {}, {}, "attention": "{}"}},
-          "data": {{"train": "{}"}}, "batch": {{"sequences": {}, "micro_sequences": {}}}}})",
+          "data": {{"train": "{}"}}, "batch": {{"sequences": {}, "micro_sequences": {}}},
+          "checkpoint": {{"every": 0}}}})",
       choice.device, choice.precision, choice.path, choice.deterministic, choice.time_gemms, shape.vocab_size,
       shape.T, shape.model, choice.attention, data.pattern(), shape.B, shape.B);
   const RunConfig config = parse_run_config(text, "bench");
