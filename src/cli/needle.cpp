@@ -134,7 +134,7 @@ class NeedleCommand final : public Command {
   }
 
   std::string figure(const std::vector<NeedleReport>& reports) const {
-    HeatMaps maps{.title = fmt::format("Needles found, in percent of {}", options_.trials),
+    HeatMaps maps{.title = fmt::format("Needles found, percent of {} trials", options_.trials),
                   .row_label = "depth",
                   .column_label = "context, tokens",
                   .rows = {},

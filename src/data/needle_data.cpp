@@ -1,5 +1,7 @@
 #include "data/needle_data.h"
 
+#include <algorithm>
+
 #include "core/console.h"
 #include "data/dataset_writer.h"
 #include "io/file.h"
@@ -8,19 +10,22 @@ namespace keen {
 
 namespace {
 
-void write_windows(ShardWriter& writer, const NeedleMaker& maker, const Philox& depths,
-                   const NeedleDataOptions& options, int64_t windows, int32_t end_of_text) {
-  if (windows > (kMaxShardTokens - 1) / options.context)
-    fail(Exit::usage, "{} windows of {} tokens are more than a shard holds ({}); ask for fewer", windows,
-         options.context, kMaxShardTokens);
+// Returns the bytes of text that the windows decode to.
+int64_t write_windows(ShardWriter& writer, const NeedleMaker& maker, const Philox& depths,
+                      const NeedleDataOptions& options, int64_t windows, const Tokenizer& tokenizer) {
   Progress progress("writing needles", windows, "windows");
+  int64_t text_bytes = 0;
   for (int64_t i = 0; i < windows; ++i) {
-    writer.write(maker.make(options.context, 100 * depths.uniform(static_cast<uint64_t>(i)), i).tokens);
+    const Needle needle = maker.make(options.context, 100 * depths.uniform(static_cast<uint64_t>(i)), i);
+    writer.write(needle.tokens);
+    text_bytes += std::ssize(tokenizer.decode(needle.tokens));
     progress.update(i + 1);
   }
-  writer.write(std::span(&end_of_text, 1));
+  const int32_t end = tokenizer.end_of_text();
+  writer.write(std::span(&end, 1));
   writer.finish();
   progress.finish();
+  return text_bytes;
 }
 
 }  // namespace
@@ -32,7 +37,10 @@ DatasetInfo write_needle_data(const NeedleDataOptions& options) {
       validation_text((options.source / "val_*.bin").string(), tokenizer.vocab_size());
   const NeedleMaker train_maker(train_text, tokenizer, options.seed, "train needle"),
       validation_maker(validation_text, tokenizer, options.seed, "validation needle");
-  // What is wrong with the context is found before the directory is cleared.
+  // What cannot be is found before the directory is cleared.
+  if (std::max(options.windows, options.validation_windows) > (kMaxShardTokens - 1) / options.context)
+    fail(Exit::usage, "more windows of {} tokens than a shard holds ({} tokens); ask for fewer",
+         options.context, kMaxShardTokens);
   for (const NeedleMaker* maker : {&train_maker, &validation_maker}) maker->make(options.context, 50, 0);
   clear_dataset(options.directory, options.force);
 
@@ -47,10 +55,10 @@ DatasetInfo write_needle_data(const NeedleDataOptions& options) {
   const TokenWidth width = width_for(info.vocab_size);
   ShardWriter train(options.directory, "train", "train", width, kMaxShardTokens),
       validation(options.directory, "val", "validation", width, kMaxShardTokens);
-  write_windows(train, train_maker, Philox(options.seed, "train depth"), options, options.windows,
-                info.end_of_text);
-  write_windows(validation, validation_maker, Philox(options.seed, "validation depth"), options,
-                options.validation_windows, info.end_of_text);
+  info.text_bytes = write_windows(train, train_maker, Philox(options.seed, "train depth"), options,
+                                  options.windows, tokenizer) +
+                    write_windows(validation, validation_maker, Philox(options.seed, "validation depth"),
+                                  options, options.validation_windows, tokenizer);
   publish_dataset(options.directory, info, train, validation, model);
   return info;
 }

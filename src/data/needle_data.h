@@ -17,9 +17,10 @@ struct NeedleDataOptions {
 // Writes needles (data/needle.h) at depths drawn evenly, one behind the other, each `context` tokens long,
 // and a last end-of-text: so each of the windows that training and evaluation read is one needle, with the
 // next one's first token as its last target. Haystacks of train needles come out of the source's train
-// shards, those of validation needles out of its validation shards, and no needle is one that `keen needle`
-// asks. The source's tokenizer.model is copied. Raises Exit::usage (a directory that holds a dataset, unless
-// `force`; a context that is too short; more tokens than a shard holds), Exit::data, Exit::storage.
+// shards, those of validation needles out of its validation shards, and both are streams of their own, which
+// `keen needle` does not ask. The source's tokenizer.model is copied. Raises Exit::usage (a directory that
+// holds a dataset, unless `force`; a context that is too short; more tokens than a shard holds), Exit::data,
+// Exit::storage.
 DatasetInfo write_needle_data(const NeedleDataOptions& options);
 
 }  // namespace keen

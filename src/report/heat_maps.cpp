@@ -53,7 +53,7 @@ Layout layout_of(const HeatMaps& maps) {
 
 void draw_map(Svg& svg, const HeatMaps& maps, const HeatMap& map, double left, double top,
               const Layout& layout, bool leftmost) {
-  svg.text(left, top - 7, shortened(map.name, static_cast<size_t>(layout.map_width / text_width("x", 12))),
+  svg.text(left, top - 7, shortened(map.name, static_cast<size_t>(layout.map_width / text_width("x", 13.5))),
            {.size = 12, .bold = true});
   for (size_t row = 0; row < maps.rows.size(); ++row) {
     const double y = top + static_cast<double>(row) * kCellHeight;
@@ -65,7 +65,7 @@ void draw_map(Svg& svg, const HeatMaps& maps, const HeatMap& map, double left, d
       svg.area({{x, y}, {x + kCellWidth, y}, {x + kCellWidth, y + kCellHeight}, {x, y + kCellHeight}},
                shade(value), 1);
       svg.text(x + kCellWidth / 2, y + kCellHeight / 2 + 4, fmt::format("{:.0f}", 100 * value),
-               {.size = 12, .colour = value > 0.45 ? "#ffffff" : "#222222", .anchor = Anchor::middle});
+               {.size = 12, .colour = value > 0.55 ? "#ffffff" : "#222222", .anchor = Anchor::middle});
     }
   }
   const double bottom = top + layout.map_height, right = left + layout.map_width;

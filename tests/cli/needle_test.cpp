@@ -38,7 +38,7 @@ TEST(NeedleCommand, TablesJsonAndFigureShowTheSameGrid) {
                                          "--trials",   "3",           "--svg",    "n.svg"};
   const Outcome people = shell.needle(grid);
   EXPECT_EQ(people.exit, 0) << people.err;
-  EXPECT_NE(people.out.find("200         300"), std::string::npos) << people.out;
+  EXPECT_NE(people.out.find("200       300"), std::string::npos) << people.out;
   EXPECT_NE(people.out.find("50.5 %  0 (0-56)"), std::string::npos) << people.out;
   std::vector<std::string> program = grid;
   program.insert(program.end(), {"--json", "--scores", "runs/c/checkpoints/step_00000002"});

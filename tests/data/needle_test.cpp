@@ -156,6 +156,10 @@ TEST(NeedleData, WindowsAreNeedles) {
   const std::string before = train.fingerprint();
   write_needle_data(again);
   EXPECT_EQ(Dataset((options.directory / "train_*.bin").string(), 0).fingerprint(), before);
+  EXPECT_GT(info.text_bytes, 40 * 160);
+  again.windows = 20'000'000;
+  expect_error(Exit::usage, {"more windows"}, [&] { write_needle_data(again); });
+  again.windows = options.windows;
   again.context = 30;
   expect_error(Exit::usage, {"context 30"}, [&] { write_needle_data(again); });
   EXPECT_TRUE(std::filesystem::exists(options.directory / kDatasetFile)) << "nothing was cleared";
