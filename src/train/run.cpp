@@ -86,7 +86,7 @@ class Run {
 // What was asked for; a config that names no parent continues a fork as the fork that it is, so that the
 // directory never forgets its parent, even when the fork was killed before its first checkpoint.
 RunConfig with_parent_of(RunConfig config, const RunDirectory& directory) {
-  if (!directory.is_new() && !config.init.from) config.init = load_run_config(directory.config()).init;
+  if (!directory.is_new() && !config.init.from) config.init = directory.read_config().init;
   return config;
 }
 
@@ -222,7 +222,7 @@ void Run::resume(const Checkpoint& checkpoint) {
   Json changed = Json::object();
   bool owed = false;
   if (directory_ != nullptr) {
-    for (const Difference& d : differences(load_run_config(directory_->config()), config_))
+    for (const Difference& d : differences(directory_->read_config(), config_))
       changed[d.key] = {d.left, d.right};
     directory_->write_config(config_text_);
     metrics_.emplace(directory_->metrics(), warn);
@@ -451,8 +451,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
   if (leads) {
     directory.emplace(path);
     clean_up_checkpoints(directory->checkpoints(), warn);
-    if (!directory->is_new())
-      refuse_other_config(load_run_config(directory->config()), config, *directory, options);
+    if (!directory->is_new()) refuse_other_config(directory->read_config(), config, *directory, options);
   }
   Trainer trainer(config, train, validation_data, comm);
   double gemm_flops_per_s = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
