@@ -65,7 +65,8 @@ for target in "${chosen[@]}"; do
   findings=$(find "$found" -type f -newer "$marker" | sort)
   rm -f "$marker"
   executions=$(grep -aoE 'number_of_executed_units: [0-9]+' "$log" | awk '{ print $2 }' || true)
-  table+=$'\n'$(printf '%-12s %12s %9s %8s  %s' "$target" "${executions:-?}" "$(last_number cov: "$log" || true)" \
+  coverage=$(last_number cov: "$log" || true)
+  table+=$'\n'$(printf '%-12s %12s %9s %8s  %s' "$target" "${executions:-?}" "${coverage:-?}" \
     "$(find "$corpus" -type f | wc -l)" "$(wc -w <<<"$findings")")
   for finding in $findings; do
     status=1
