@@ -102,6 +102,7 @@ TEST_F(FileTest, CutShortWhileMappedIsSaid) {
   EXPECT_EXIT(read_after_cut(Exit::data), ::testing::ExitedWithCode(3),
               "keen: error: .*mapped: cannot be read at offset 50000: the file was cut short");
   EXPECT_EXIT(read_after_cut(Exit::checkpoint), ::testing::ExitedWithCode(4), "mapped: cannot be read");
+#ifndef __SANITIZE_ADDRESS__  // which has a handler of its own
   // What no mapped file of ours explains ends as ever.
   EXPECT_EXIT(
       {
@@ -109,6 +110,7 @@ TEST_F(FileTest, CutShortWhileMappedIsSaid) {
         raise(SIGBUS);
       },
       ::testing::KilledBySignal(SIGBUS), "");
+#endif
 }
 
 TEST_F(FileTest, WritesMapsAndReads) {
