@@ -17,15 +17,19 @@ packages=(
 # Tests and benchmarks; the browser (290 MB) opens the page of `keen compare --html`, iproute2 makes two hosts of one.
 test_packages=(libgtest-dev libbenchmark-dev python3 chromium iproute2)
 
-tests=true list=false
+# The fuzzers of scripts/fuzz.sh. Only clang 16 and later know std::source_location.
+fuzzing_packages=(clang-16 libclang-rt-16-dev)
+
+tests=true fuzzing=false list=false
 for argument in "$@"; do
   case $argument in
     --without-tests) tests=false ;;
+    --with-fuzzing) fuzzing=true ;;
     --list) list=true ;;
     -h | --help)
-      echo "usage: scripts/install.sh [--without-tests] [--list]"
-      echo "Installs the Debian packages that keen needs; --without-tests leaves out what only its tests need, --list"
-      echo "prints the names and changes nothing."
+      echo "usage: scripts/install.sh [--without-tests] [--with-fuzzing] [--list]"
+      echo "Installs the Debian packages that keen needs; --without-tests leaves out what only its tests need,"
+      echo "--with-fuzzing adds the compiler of scripts/fuzz.sh, --list prints the names and changes nothing."
       exit 0
       ;;
     *)
@@ -35,6 +39,7 @@ for argument in "$@"; do
   esac
 done
 if $tests; then packages+=("${test_packages[@]}"); fi
+if $fuzzing; then packages+=("${fuzzing_packages[@]}"); fi
 if $list; then
   printf '%s\n' "${packages[@]}"
   exit 0

@@ -29,7 +29,8 @@ int report(Exit exit, std::string_view message) {
   const bool colour = keen::colour_wanted(stderr);
   const std::string head =
       exit == Exit::stopped ? "" : keen::styled("error:", keen::Style::red, colour) + " ";
-  keen::write_err(fmt::format("{}keen: {}{}\n", keen::clear_line(stderr), head, message));
+  keen::write_err(
+      fmt::format("{}keen: {}{}\n", keen::clear_line(stderr), head, keen::without_controls(message)));
   return static_cast<int>(exit);
 }
 

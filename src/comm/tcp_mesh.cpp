@@ -255,7 +255,9 @@ void Start::answer_the_door(Time until) {
                                 : "this is not rank 0");
       continue;
     }
-    if (hello.session != session_ || hello.rank <= place_.rank || hello.rank >= place_.size) continue;
+    const bool known = hello.purpose == Purpose::data || hello.purpose == Purpose::notes;
+    if (!known || hello.session != session_ || hello.rank <= place_.rank || hello.rank >= place_.size)
+      continue;
     auto& sockets = hello.purpose == Purpose::data ? mesh_.data : mesh_.notes;
     sockets[static_cast<size_t>(hello.rank)] = std::move(caller.socket);
   }

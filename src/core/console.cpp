@@ -100,15 +100,23 @@ std::string short_duration(double seconds) {
   return days < 9.99 ? fmt::format("{}d{:02}h", s / 86400, s % 86400 / 3600) : fmt::format("{:.0f}d", days);
 }
 
+namespace {
+
+constexpr std::array<std::string_view, 6> kStyleCodes = {"0", "1", "2", "1;31", "32", "33"};
+
+std::string style_sequence(std::string_view code) { return fmt::format("\033[{}m", code); }
+
+}  // namespace
+
 bool colour_wanted(std::FILE* stream) {
   const char* no_color = std::getenv("NO_COLOR");
   return can_redraw(stream) && (no_color == nullptr || *no_color == '\0');
 }
 
 std::string styled(std::string_view text, Style style, bool colour) {
-  constexpr std::array codes = {"0", "1", "2", "1;31", "32", "33"};
   if (!colour || style == Style::plain) return std::string(text);
-  return fmt::format("\033[{}m{}\033[0m", codes[static_cast<size_t>(style)], text);
+  return fmt::format("{}{}{}", style_sequence(kStyleCodes[static_cast<size_t>(style)]), text,
+                     style_sequence(kStyleCodes[0]));
 }
 
 void write_out(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
@@ -116,7 +124,8 @@ void write_err(std::string_view text) { std::fwrite(text.data(), 1, text.size(),
 
 void write_warning(std::string_view sentence) {
   write_err(fmt::format("{}keen: {} {}\n", clear_line(stderr),
-                        styled("warning:", Style::yellow, colour_wanted(stderr)), sentence));
+                        styled("warning:", Style::yellow, colour_wanted(stderr)),
+                        without_controls(sentence)));
 }
 
 size_t display_width(std::string_view text) {
@@ -155,6 +164,33 @@ std::string shortened(std::string_view text, size_t width) {
   for (size_t columns = 0; end < text.size(); ++end)
     if ((static_cast<unsigned char>(text[end]) & 0xC0) != 0x80 && ++columns >= width) break;
   return std::string(text.substr(0, end)) + "…";
+}
+
+namespace {
+
+// As without_controls, but for the sequences of `styled`; the worst that those do in foreign text is to look
+// odd.
+std::string without_controls_but_styles(std::string_view text) {
+  std::string shown;
+  for (;;) {
+    size_t at = text.size(), length = 0;
+    for (const std::string_view code : kStyleCodes) {
+      const std::string sequence = style_sequence(code);
+      const size_t found = text.find(sequence);
+      if (found < at) at = found, length = sequence.size();
+    }
+    shown += without_controls(text.substr(0, at));
+    if (length == 0) return shown;
+    shown += text.substr(at, length);
+    text.remove_prefix(at + length);
+  }
+}
+
+}  // namespace
+
+void Table::add(std::vector<std::string> row) {
+  for (std::string& cell : row) cell = without_controls_but_styles(cell);
+  rows_.push_back(std::move(row));
 }
 
 std::string Table::str(size_t indent, bool colour) const {

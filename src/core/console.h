@@ -68,7 +68,9 @@ class Table {
  public:
   explicit Table(std::vector<std::string> header = {}) : header_(std::move(header)) {}
 
-  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  // Cells may come from files of others: what a terminal would obey is shown as by without_controls, but for
+  // `styled`.
+  void add(std::vector<std::string> row);
   void left_aligned(size_t column) { left_.push_back(column); }
   bool empty() const { return rows_.empty(); }
   // One line a row, each ended by a newline, every line starting with `indent` spaces. With `colour` the

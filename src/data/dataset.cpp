@@ -19,15 +19,24 @@ namespace {
 constexpr int64_t kAlwaysRead = int64_t{256} << 20;
 constexpr const char* kFormatName = "keen dataset";
 
-ShardRecord record_from(const Json& entry) {
+// What is no name of a file in the same directory would lead out of it.
+std::string file_name_in(const Json& entry, const std::string& source) {
+  const std::string name = entry.at("file").get<std::string>();
+  if (name.empty() || name.starts_with('.') || name.find_first_of(std::string_view("/\0", 2)) != name.npos)
+    fail(Exit::data, "{}: \"file\" is {}; should be the name of a shard beside it", source,
+         json_line(entry.at("file")));
+  return name;
+}
+
+ShardRecord record_from(const Json& entry, const std::string& source) {
   ShardRecord record;
-  record.file = entry.at("file").get<std::string>();
+  record.file = file_name_in(entry, source);
   record.split = entry.at("split").get<std::string>();
-  record.tokens = entry.at("tokens").get<int64_t>();
-  record.bytes = entry.at("bytes").get<int64_t>();
-  record.max_id = entry.at("max_id").get<uint32_t>();
+  record.tokens = integer_in(entry, "tokens", source, Exit::data, 0, kMaxShardTokens);
+  record.bytes = integer_in(entry, "bytes", source, Exit::data);
+  record.max_id = static_cast<uint32_t>(integer_in(entry, "max_id", source, Exit::data, 0, UINT32_MAX));
   record.checksum = entry.at("xxh3").get<std::string>();
-  record.modified_ns = entry.at("modified_ns").get<int64_t>();
+  record.modified_ns = integer_in(entry, "modified_ns", source, Exit::data, INT64_MIN, INT64_MAX);
   return record;
 }
 
@@ -103,7 +112,7 @@ int64_t DatasetInfo::tokens(const std::string& split) const {
   return total;
 }
 
-void write_dataset_info(const fs::path& directory, const DatasetInfo& info) {
+std::string dataset_info_text(const DatasetInfo& info) {
   Json shards = Json::array();
   for (const ShardRecord& shard : info.shards)
     shards.push_back(Json{{"file", shard.file},
@@ -129,32 +138,47 @@ void write_dataset_info(const fs::path& directory, const DatasetInfo& info) {
       {"unigram_loss", optional(info.unigram_loss)},
       {"bigram_loss", optional(info.bigram_loss)},
       {"shards", shards}};
-  replace_file(directory / kDatasetFile, json_pages(json) + "\n");
+  return json_pages(json) + "\n";
+}
+
+void write_dataset_info(const fs::path& directory, const DatasetInfo& info) {
+  replace_file(directory / kDatasetFile, dataset_info_text(info));
+}
+
+DatasetInfo parse_dataset_info(std::string_view text, const std::string& source) {
+  const Json json = parse_json(text, source, Exit::data);
+  const auto count = [&](const Json& object, const char* key, int64_t low, int64_t high) {
+    return integer_in(object, key, source, Exit::data, low, high);
+  };
+  const auto loss = [&](const char* key) {
+    const Json& value = json.at(key);
+    return value.is_null() ? std::nullopt : std::optional(value.get<double>());
+  };
+  try {
+    if (json.at("format").get<std::string>() != kFormatName || json.at("version") != 1)
+      fail(Exit::data, "{}: \"format\" and \"version\" must be \"{}\" and 1", source, kFormatName);
+    DatasetInfo info;
+    info.vocab_size = count(json, "vocab_size", 1, int64_t{INT32_MAX} + 1);
+    info.tokenizer_hash = json.at("tokenizer_hash").get<std::string>();
+    info.end_of_text = static_cast<int32_t>(count(json, "end_of_text", 0, INT32_MAX));
+    info.text_bytes = count(json, "text_bytes", 0, kMostCount);
+    info.train_documents = count(json.at("documents"), "train", 0, kMostCount);
+    info.validation_documents = count(json.at("documents"), "validation", 0, kMostCount);
+    info.unigram_loss = loss("unigram_loss");
+    info.bigram_loss = loss("bigram_loss");
+    for (const Json& entry : json.at("shards")) info.shards.push_back(record_from(entry, source));
+    return info;
+  } catch (const Json::exception& error) {
+    fail(Exit::data, "{}: not a dataset.json that keen wrote ({}); remove it, or encode the text again",
+         source, error.what());
+  }
 }
 
 std::optional<DatasetInfo> read_dataset_info(const fs::path& directory) {
   const fs::path path = directory / kDatasetFile;
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return std::nullopt;
-  const Json json = parse_json(read_file(path, Exit::data), path.string(), Exit::data);
-  try {
-    if (json.at("format").get<std::string>() != kFormatName || json.at("version").get<int>() != 1)
-      fail(Exit::data, "{}: \"format\" and \"version\" must be \"{}\" and 1", path.string(), kFormatName);
-    DatasetInfo info;
-    info.vocab_size = json.at("vocab_size").get<int64_t>();
-    info.tokenizer_hash = json.at("tokenizer_hash").get<std::string>();
-    info.end_of_text = json.at("end_of_text").get<int32_t>();
-    info.text_bytes = json.at("text_bytes").get<int64_t>();
-    info.train_documents = json.at("documents").at("train").get<int64_t>();
-    info.validation_documents = json.at("documents").at("validation").get<int64_t>();
-    if (!json.at("unigram_loss").is_null()) info.unigram_loss = json.at("unigram_loss").get<double>();
-    if (!json.at("bigram_loss").is_null()) info.bigram_loss = json.at("bigram_loss").get<double>();
-    for (const Json& entry : json.at("shards")) info.shards.push_back(record_from(entry));
-    return info;
-  } catch (const Json::exception& error) {
-    fail(Exit::data, "{}: not a dataset.json that keen wrote ({}); remove it, or encode the text again",
-         path.string(), error.what());
-  }
+  return parse_dataset_info(read_file(path, Exit::data, FileKind::regular), path.string());
 }
 
 std::vector<fs::path> match_files(const std::string& pattern) {

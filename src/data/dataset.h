@@ -33,6 +33,10 @@ struct DatasetInfo {
 constexpr const char* kDatasetFile = "dataset.json";
 
 void write_dataset_info(const std::filesystem::path& directory, const DatasetInfo& info);
+// The text of dataset.json, and back: raises Exit::data, naming `source`, for anything that keen does not
+// write. Shards lie beside the file, so a name that leads elsewhere is refused.
+std::string dataset_info_text(const DatasetInfo& info);
+DatasetInfo parse_dataset_info(std::string_view text, const std::string& source);
 // The dataset.json of a directory, or nothing when there is none. Raises Exit::data, naming the file, when it
 // is there but cannot be understood.
 std::optional<DatasetInfo> read_dataset_info(const std::filesystem::path& directory);

@@ -202,7 +202,7 @@ EncodeResult encode_corpus(const EncodeOptions& options) {
   const Tokenizer tokenizer(options.model);
   Corpus corpus(options.inputs, options.corpus);
   // Everything is found before the directory is cleared; the model may lie in it.
-  const std::string model = read_file(options.model, Exit::data);
+  const std::string model = read_file(options.model, Exit::data, FileKind::regular);
   clear_dataset(options.directory, options.force);
 
   const TokenWidth width = width_for(tokenizer.vocab_size());

@@ -122,7 +122,7 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(const std::filesystem::path& path) : model_(new sentencepiece::SentencePieceProcessor) {
   const std::string name = path.string();
   if (std::filesystem::is_directory(path)) fail(Exit::data, "{}: a directory, not a tokenizer model", name);
-  const std::string file = read_file(path, Exit::data);
+  const std::string file = read_file(path, Exit::data, FileKind::regular);
   hash_ = hash_of(file);
   // An empty or cut file can pass for a message without fields.
   if (file.empty() || !model_->LoadFromSerializedProto(file).ok() || model_->GetPieceSize() == 0)

@@ -23,7 +23,7 @@ LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::st
   if (rope_theta) sets.push_back(fmt::format("model.rope_theta={}", *rope_theta));
   LoadedConfig loaded;
   loaded.checkpoint = resolve_checkpoint(path, [](const std::string& sentence) { write_warning(sentence); });
-  loaded.config = load_run_config(loaded.checkpoint.file("config.json"), sets);
+  loaded.config = checkpoint_config(loaded.checkpoint, sets);
   if (rope_theta && loaded.config.model.position != PositionKind::rope)
     fail(Exit::usage, "--rope-theta {}: {} has no RoPE (its model.position is {})", *rope_theta, path,
          kPositionNames[static_cast<size_t>(loaded.config.model.position)]);

@@ -362,7 +362,8 @@ void Fields::problem(const std::string& key, const Json& value, const std::strin
     if (dotted.starts_with(name) &&
         (dotted.size() == name.size() || dotted[name.size()] == '.' || dotted[name.size()] == '['))
       from = &found, bad_.insert(name);
-  report(dotted, value, from != nullptr ? *from : Found{nullptr, source_, false}, what);
+  const Found nowhere{nullptr, source_, false};
+  report(dotted, value, from != nullptr ? *from : nowhere, what);  // both by reference: a value may be large
 }
 
 bool Fields::clean(std::initializer_list<const char*> keys) const {

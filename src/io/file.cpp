@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "io/fault.h"
+#include "io/mapping.h"
 
 namespace keen {
 namespace {
@@ -90,23 +91,41 @@ struct Descriptor {
   }
 };
 
+struct OpenFile {
+  Descriptor descriptor;
+  struct stat status;
+};
+
+OpenFile open_to_read(const std::filesystem::path& path, Exit exit, FileKind kind) {
+  int flags = O_RDONLY | O_NOCTTY;
+  if (kind != FileKind::any) flags |= O_NONBLOCK;  // else opening a pipe waits for who writes to it
+  if (kind == FileKind::own) flags |= O_NOFOLLOW;
+  OpenFile file{{open_file(path, flags)}, {}};
+  if (file.descriptor.number < 0 && errno == ELOOP && kind == FileKind::own)
+    fail(exit, "{}: is a symbolic link; the files of a checkpoint must lie in its directory themselves",
+         path.string());
+  if (file.descriptor.number < 0) fail(exit, "{}: cannot open: {}", path.string(), std::strerror(errno));
+  if (fstat(file.descriptor.number, &file.status) != 0)
+    fail(exit, "{}: cannot read: {}", path.string(), std::strerror(errno));
+  const mode_t mode = file.status.st_mode;
+  if (S_ISDIR(mode)) fail(exit, "{}: cannot read: it is a directory, not a file", path.string());
+  if (!S_ISREG(mode) && kind != FileKind::any)
+    fail(exit, "{}: is a device or pipe, not a file", path.string());
+  return file;
+}
+
 }  // namespace
 
-MappedFile::MappedFile(const std::filesystem::path& path, Exit exit) : path_(path) {
-  const Descriptor file{open_file(path, O_RDONLY)};
-  if (file.number < 0) fail(exit, "{}: cannot open: {}", path.string(), std::strerror(errno));
-  struct stat status;
-  if (fstat(file.number, &status) != 0)
-    fail(exit, "{}: cannot read: {}", path.string(), std::strerror(errno));
-  if (!S_ISREG(status.st_mode))
-    fail(exit, "{}: is {}, not a file", path.string(),
-         S_ISDIR(status.st_mode) ? "a directory" : "a device or pipe");
-  const size_t size = static_cast<size_t>(status.st_size);
+MappedFile::MappedFile(const std::filesystem::path& path, Exit exit, FileKind kind) : path_(path) {
+  check(kind != FileKind::any, "MappedFile: a pipe cannot be mapped");
+  const OpenFile file = open_to_read(path, exit, kind);
+  const size_t size = static_cast<size_t>(file.status.st_size);
   if (size == 0) return;
-  void* memory = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number, 0);
+  void* memory = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.descriptor.number, 0);
   if (memory == MAP_FAILED)
     fail(exit, "{}: cannot map {} bytes: {}", path.string(), size, std::strerror(errno));
   bytes_ = {static_cast<const std::byte*>(memory), size};
+  watch_mapping(bytes_, path, exit);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
@@ -118,20 +137,25 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 MappedFile::~MappedFile() {
-  if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+  if (bytes_.empty()) return;
+  unwatch_mapping(bytes_);
+  munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
-std::string read_file(const std::filesystem::path& path, Exit exit) {
-  const Descriptor file{open_file(path, O_RDONLY)};
-  if (file.number < 0) fail(exit, "{}: cannot open: {}", path.string(), std::strerror(errno));
+std::string read_file(const std::filesystem::path& path, Exit exit, FileKind kind) {
+  constexpr size_t kMostOfOthers = size_t{64} << 20;  // of a pipe, and of a checkpoint: a hole costs no disk
+  const OpenFile file = open_to_read(path, exit, kind);
   std::string content;
   char piece[1 << 16];
   for (;;) {
-    const ssize_t got = ::read(file.number, piece, sizeof piece);
+    const ssize_t got = ::read(file.descriptor.number, piece, sizeof piece);
     if (got == 0) return content;
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(exit, "{}: cannot read: {}", path.string(), std::strerror(errno));
     content.append(piece, static_cast<size_t>(got));
+    if (content.size() > kMostOfOthers && (!S_ISREG(file.status.st_mode) || kind == FileKind::own))
+      fail(exit, "{}: more than {} bytes, and no end yet; this is no such file", path.string(),
+           kMostOfOthers);
   }
 }
 

@@ -13,12 +13,20 @@
 
 namespace keen {
 
+// What may lie at a path that is read. Nothing but `any` ever waits for a pipe or reads a device.
+enum class FileKind : uint8_t {
+  any,      // what a user named: a file, or a pipe
+  regular,  // what is looked for beside other files: a file, or a symbolic link to one
+  own,      // what a checkpoint is made of: a file that lies there itself, so that it leads nowhere else
+};
+
 // A whole file, mapped read-only. Raises `exit` naming the path when it cannot be opened or mapped. An empty
-// file gives an empty span.
+// file gives an empty span. Where the file is cut short while it is mapped, or its disk fails, reading what
+// has gone ends the program with `exit` and a message (io/mapping.h).
 class MappedFile {
  public:
   MappedFile() = default;
-  MappedFile(const std::filesystem::path& path, Exit exit);
+  MappedFile(const std::filesystem::path& path, Exit exit, FileKind kind = FileKind::regular);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
@@ -31,8 +39,9 @@ class MappedFile {
   std::filesystem::path path_;
 };
 
-// The content of a small file (or of a pipe). Raises `exit` naming the path.
-std::string read_file(const std::filesystem::path& path, Exit exit);
+// The content of a small file, or of a pipe. Raises `exit` naming the path, also where there are more than
+// 64 MiB in a pipe or in a file of a checkpoint.
+std::string read_file(const std::filesystem::path& path, Exit exit, FileKind kind = FileKind::any);
 
 // XXH3, 64 bits (Yann Collet's xxHash 0.8), of bytes that come in pieces.
 class Hash {

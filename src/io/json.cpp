@@ -161,6 +161,19 @@ Json parse_json(std::string_view text, const std::string& source, Exit exit) {
   return std::move(builder.document);
 }
 
+int64_t integer_in(const Json& object, std::string_view key, const std::string& source, Exit exit,
+                   int64_t low, int64_t high) {
+  const auto at = object.find(std::string(key));  // the end where this is no object
+  const bool found = at != object.end();
+  const bool fits = found && at->is_number_integer() &&
+                    (!at->is_number_unsigned() || at->get<uint64_t>() <= uint64_t{INT64_MAX}) &&
+                    at->get<int64_t>() >= low && at->get<int64_t>() <= high;
+  if (!fits)
+    fail(exit, "{}: \"{}\" {}; should be a whole number from {} to {}", source, key,
+         found ? "is " + json_line(*at).substr(0, 100) : "is missing", low, high);
+  return at->get<int64_t>();
+}
+
 std::string json_line(const Json& value) {
   if (value.is_object() || value.is_array()) {
     std::string line(1, value.is_object() ? '{' : '[');

@@ -2,6 +2,7 @@
 // Json.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -19,6 +20,14 @@ using Json = nlohmann::ordered_json;
 // unsigned or, above 2^64 - 1, as float64.
 inline constexpr int kMaxJsonDepth = 64;
 Json parse_json(std::string_view text, const std::string& source, Exit exit);
+
+// What a count in a file may be at most: every reader of JSON has it exactly, and sums of a few stay in 64
+// bits.
+inline constexpr int64_t kMostCount = int64_t{1} << 53;
+// The member `key` of an object, which must be a whole number from `low` to `high`; raises `exit` otherwise,
+// and when there is none. Json::get converts instead: 2^64 - 1 becomes -1, and 1e300 anything.
+int64_t integer_in(const Json& object, std::string_view key, const std::string& source, Exit exit,
+                   int64_t low = 0, int64_t high = kMostCount);
 
 // Compact, on one line. Bytes that are not UTF-8 become U+FFFD, so that this never fails.
 std::string json_line(const Json& value);

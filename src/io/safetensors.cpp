@@ -4,14 +4,12 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 
 #include "core/parallel.h"
+#include "io/json.h"
 
 namespace keen {
 namespace {
-
-using Json = nlohmann::json;
 
 // The format's own limit, which keeps a damaged length from asking for gigabytes.
 constexpr uint64_t kLargestHeader = 100'000'000;
@@ -45,10 +43,10 @@ void sort_by_name(std::vector<TensorEntry>& entries) {
 
 // The first bytes of the file: length and header. The entries are sorted.
 std::string header_of(const std::vector<TensorEntry>& entries) {
-  Json header = Json::object();
+  nlohmann::json header = nlohmann::json::object();  // sorts its keys
   int64_t offset = 0;
   for (const TensorEntry& entry : entries) {
-    Json shape = Json::array();
+    nlohmann::json shape = nlohmann::json::array();
     for (int axis = 0; axis < entry.shape.rank; ++axis) shape.push_back(entry.shape[axis]);
     const int64_t end = offset + bytes_of(entry);
     header[entry.name] = {
@@ -60,29 +58,6 @@ std::string header_of(const std::vector<TensorEntry>& entries) {
   std::string length(8, '\0');
   for (size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(uint64_t{text.size()} >> (8 * i));
   return length + text;
-}
-
-// A JSON object without repeated names, at most as deep as the format needs.
-Json parse_header(std::string_view text, const std::string& file) {
-  std::set<std::string> names;
-  std::string problem;
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (depth > 3) problem = "is nested too deeply";
-    if (depth == 1 && event == Json::parse_event_t::key && !names.insert(value.get<std::string>()).second)
-      problem = fmt::format("names tensor {} twice", value.get<std::string>());
-    if (!problem.empty()) throw std::runtime_error(problem);
-    return true;
-  };
-  Json header;
-  try {
-    header = Json::parse(text, watch);
-  } catch (const Json::exception& error) {
-    fail(Exit::checkpoint, "{}: the safetensors header is not JSON ({})", file, error.what());
-  } catch (const std::runtime_error& error) {
-    fail(Exit::checkpoint, "{}: the safetensors header {}", file, error.what());
-  }
-  if (!header.is_object()) fail(Exit::checkpoint, "{}: the safetensors header is not a JSON object", file);
-  return header;
 }
 
 void check_metadata(const Json& metadata, const std::string& file) {
@@ -203,7 +178,9 @@ StoredTensors parse_safetensors(std::span<const std::byte> bytes, const std::str
     fail(Exit::checkpoint, "{}: a safetensors header of {} bytes cannot lie in a file of {} (truncated?)",
          file, length, bytes.size());
   const auto data = bytes.subspan(8 + length);
-  const Json header = parse_header({reinterpret_cast<const char*>(bytes.data()) + 8, length}, file);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, length);
+  const Json header = parse_json(text, file + ": header", Exit::checkpoint);
+  if (!header.is_object()) fail(Exit::checkpoint, "{}: the header is not a JSON object", file);
   StoredTensors tensors;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__")

@@ -18,7 +18,8 @@ Inspection begin_inspection(const char* kind, const fs::path& path) {
 }
 
 std::string title(const fs::path& path, const std::string& what, const InspectOptions& options) {
-  return styled(fmt::format("{}: {}", path.string(), what), Style::bold, options.colour) + "\n\n";
+  return styled(fmt::format("{}: {}", without_controls(path.string()), what), Style::bold, options.colour) +
+         "\n\n";
 }
 
 std::string heading(const std::string& text, const InspectOptions& options) {

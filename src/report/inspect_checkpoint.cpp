@@ -8,6 +8,7 @@
 #include "core/parallel.h"
 #include "io/file.h"
 #include "io/safetensors.h"
+#include "model/gpt.h"
 #include "report/inspect_kinds.h"
 #include "train/checkpoint.h"
 #include "train/summary.h"
@@ -155,6 +156,7 @@ std::string row_scale_table(const std::vector<NamedNumbers>& list, const std::st
   size_t heads = 0;
   for (const NamedNumbers& each : list) {
     if (!each.name.starts_with("blocks.") || !each.name.ends_with(".attn." + which)) continue;
+    if (each.numbers.count == 0) continue;
     const auto& values = layers[std::atoll(each.name.c_str() + 7)] = values_of(*each.tensor);
     heads = std::max(heads, values.size());
   }
@@ -235,37 +237,32 @@ void add_optimizer_fact(Facts& facts, Json& json, const Checkpoint& checkpoint) 
   json["optimizer"] = {{"elements", m.count}, {"m_rms", m.rms()}, {"v_rms", v.rms()}, {"not_finite", bad}};
 }
 
-std::string state_text(const Json& state, const char* key) {
-  return state.contains(key) && state[key].is_number_integer() ? with_commas(state[key].get<int64_t>()) : "-";
-}
-
 }  // namespace
 
 Inspection inspect_checkpoint(const fs::path& path, const InspectOptions& options) {
   const Checkpoint checkpoint = verify_checkpoint(path);
   Inspection result = begin_inspection("checkpoint", path);
   Json& json = result.json;
-  const fs::path state_file = checkpoint.file("state.json");
-  const Json state =
-      parse_json(read_file(state_file, Exit::checkpoint), state_file.string(), Exit::checkpoint);
+  const RunConfig config = checkpoint_config(checkpoint);
+  const std::string state_file = checkpoint.file("state.json").string();
+  const std::string state_text = read_file(state_file, Exit::checkpoint, FileKind::own);
+  const TrainState state = parse_state(state_text, state_file, Gpt(config.model, DType::f32).params);
   int64_t bytes = 0;
   for (const CheckpointFile& file : checkpoint.files) bytes += file.size_bytes;
   Facts facts;
-  const RunConfig config = load_run_config(checkpoint.file("config.json"));
   facts.add("step", with_commas(checkpoint.step));
-  facts.add("tokens", state_text(state, "tokens"));
+  facts.add("tokens", with_commas(state.tokens));
   add_model_facts(facts, json, config.model);
   facts.add("size", fmt::format("{} in {} files, every hash is right", short_bytes(bytes),
                                 checkpoint.files.size() + 1));
   facts.add("written by", fmt::format("{} rank{}", checkpoint.ranks, checkpoint.ranks == 1 ? "" : "s"));
-  if (state.contains("parent") && state["parent"].is_object())
-    facts.add("fork of", state["parent"].value("path", "-"));
-  if (state.contains("skipped_steps") && state["skipped_steps"] != 0)
-    facts.add("left out", fmt::format("{} batches that were not finite", state_text(state, "skipped_steps")));
+  if (state.parent) facts.add("fork of", state.parent->path);
+  if (state.skipped_steps != 0)
+    facts.add("left out", fmt::format("{} batches that were not finite", with_commas(state.skipped_steps)));
   json["step"] = checkpoint.step;
   json["bytes"] = bytes;
   json["hash"] = checkpoint.hash;
-  json["state"] = state;
+  json["state"] = parse_json(state_text, state_file, Exit::checkpoint);
   add_optimizer_fact(facts, json, checkpoint);
   result.text = title(path, "a whole checkpoint", options) + facts.str() + "\n";
   add_tensors(result, SafetensorsFile(checkpoint.file("model.safetensors")), options);

@@ -144,7 +144,8 @@ class RunInspector {
     for (const Json& event : metrics_.events) events.push_back(event);
     result_.json["events"] = std::move(events);
     result_.text = title(path_, "a run", options_) + facts_.str();
-    for (const std::string& problem : run_.problems) result_.text += "note: " + problem + "\n";
+    for (const std::string& problem : run_.problems)
+      result_.text += "note: " + without_controls(problem) + "\n";
     if (!metrics_.events.empty())
       result_.text += heading("history", options_) + history_of(metrics_.events).str();
     add_checkpoints();
@@ -181,7 +182,8 @@ class RunInspector {
   // A config of another version still leaves everything else to be told.
   void add_config() {
     try {
-      add_model_facts(facts_, result_.json, load_run_config(path_ / "config.json").model);
+      add_model_facts(facts_, result_.json,
+                      load_run_config(path_ / "config.json", {}, FileKind::regular).model);
     } catch (const Error& error) {
       run_.problems.push_back(error.what());
     }
@@ -254,7 +256,8 @@ class RunInspector {
     result_.json["set_aside"] = Json(aside);
     result_.text += rows.empty() ? std::string("\nNo checkpoints yet.\n") : table_of(rows);
     for (const std::string& name : aside)
-      result_.text += fmt::format("{}: damaged, and set aside for the one that took its place\n", name);
+      result_.text +=
+          fmt::format("{}: damaged, and set aside for the one that took its place\n", without_controls(name));
     if (!damaged.empty())
       result_.problem =
           Error(Exit::checkpoint, fmt::format("{}: not everything is whole:{}", path_.string(), damaged));

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 std::optional<int64_t> integer_in(const Json& object, const char* key) {
   const auto at = object.find(key);
-  if (at == object.end() || !at->is_number_integer()) return std::nullopt;
+  if (at == object.end() || !at->is_number_integer() || *at < 0 || *at > kMostCount) return std::nullopt;
   return at->get<int64_t>();
 }
 
@@ -124,7 +124,7 @@ void fill_marks(RunRecord& run, const Metrics& metrics) {
 }
 
 void read_metrics_file(RunRecord& run, const fs::path& path) {
-  std::string text = read_file(path, Exit::data);
+  std::string text = read_file(path, Exit::data, FileKind::regular);
   // What follows the last newline is being written.
   text.erase(text.find_last_of('\n') + 1);
   const Metrics metrics = parse_metrics(text);
@@ -176,7 +176,7 @@ void fill_model(RunRecord& run, const std::string& text, const fs::path& path) {
 }
 
 void read_config(RunRecord& run, const fs::path& path) {
-  const std::string text = read_file(path, Exit::data);
+  const std::string text = read_file(path, Exit::data, FileKind::regular);
   run.config = parse_json(text, path.string(), Exit::data);
   if (!run.config.is_object()) fail(Exit::data, "{}: not a JSON object", path.string());
   if (const Json* schedule = object_in(run.config, "schedule"))
@@ -185,7 +185,7 @@ void read_config(RunRecord& run, const fs::path& path) {
 }
 
 void read_environment(RunRecord& run, const fs::path& path) {
-  Json environment = parse_json(read_file(path, Exit::data), path.string(), Exit::data);
+  Json environment = parse_json(read_file(path, Exit::data, FileKind::regular), path.string(), Exit::data);
   if (!environment.is_object()) fail(Exit::data, "{}: not a JSON object", path.string());
   const auto fingerprint = [&](const char* split) -> std::optional<std::string> {
     const Json* data = object_in(environment, "data");
@@ -234,7 +234,8 @@ Json state_of(const fs::path& checkpoint) {
   std::error_code ignored;
   if (!fs::exists(checkpoint / "state.json", ignored)) return nullptr;
   try {
-    return parse_json(read_file(checkpoint / "state.json", Exit::data), "state.json", Exit::data);
+    return parse_json(read_file(checkpoint / "state.json", Exit::data, FileKind::own), "state.json",
+                      Exit::data);
   } catch (const Error&) {
     return nullptr;
   }

@@ -11,9 +11,9 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "model/gpt.h"
 #include "train/checkpoint_files.h"
 #include "train/pieces.h"
-#include "train/run_config.h"
 
 namespace keen {
 namespace {
@@ -75,52 +75,9 @@ CheckpointFile write_text(const fs::path& directory, std::string_view name, std:
   return {std::string(name), writer.bytes_written(), writer.hash()};
 }
 
-std::string state_text(const TrainState& state, const Params& params) {
-  check(state.updates.size() == params.all().size(), "checkpoint: one count of updates per parameter");
-  Json updates = Json::object();
-  for (size_t i = 0; i < state.updates.size(); ++i)
-    if (params.all()[i].learned) updates[params.all()[i].name] = state.updates[i];
-  Json json = {{"version", kCheckpointVersion},
-               {"step", state.step},
-               {"tokens", state.tokens},
-               {"sequences", state.sequences},
-               {"seed", state.seed},
-               {"data_fingerprint", state.data_fingerprint},
-               {"parent", nullptr},
-               {"elapsed_s", state.elapsed_s},
-               {"skipped_steps", state.skipped_steps},
-               {"failed_saves", state.failed_saves},
-               {"updates", updates}};
-  if (state.parent)
-    json["parent"] = {
-        {"path", state.parent->path}, {"step", state.parent->step}, {"hash", state.parent->hash}};
-  return json_pages(json) + "\n";
-}
-
-// The counts of updates are found by name; a parameter that the file does not know has 0.
 TrainState read_state(const Checkpoint& checkpoint, const Params& params) {
   const fs::path path = checkpoint.file("state.json");
-  TrainState state;
-  try {
-    const Json json = parse_json(read_file(path, Exit::checkpoint), path.string(), Exit::checkpoint);
-    state.step = json.at("step").get<int64_t>();
-    state.tokens = json.at("tokens").get<int64_t>();
-    state.sequences = json.at("sequences").get<int64_t>();
-    state.seed = json.at("seed").get<uint64_t>();
-    state.data_fingerprint = json.at("data_fingerprint").get<std::string>();
-    state.elapsed_s = json.at("elapsed_s").get<double>();
-    state.skipped_steps = json.at("skipped_steps").get<int64_t>();
-    state.failed_saves = json.at("failed_saves").get<int64_t>();
-    if (const Json& parent = json.at("parent"); !parent.is_null())
-      state.parent = Parent{parent.at("path").get<std::string>(), parent.at("step").get<int64_t>(),
-                            parent.at("hash").get<std::string>()};
-    const Json& updates = json.at("updates");
-    for (const Param& param : params.all())
-      state.updates.push_back(
-          param.learned && updates.contains(param.name) ? updates.at(param.name).get<int64_t>() : 0);
-  } catch (const Json::exception& error) {
-    fail(Exit::checkpoint, "{}: not a state of keen ({})", path.string(), error.what());
-  }
+  TrainState state = parse_state(read_file(path, Exit::checkpoint, FileKind::own), path.string(), params);
   if (state.step != checkpoint.step)
     fail(Exit::checkpoint, "{}: step {}, but the manifest is of step {}", path.string(), state.step,
          checkpoint.step);
@@ -197,6 +154,57 @@ void discard(const fs::path& directory) noexcept {
 }
 
 }  // namespace
+
+std::string state_text(const TrainState& state, const Params& params) {
+  check(state.updates.size() == params.all().size(), "checkpoint: one count of updates per parameter");
+  Json updates = Json::object();
+  for (size_t i = 0; i < state.updates.size(); ++i)
+    if (params.all()[i].learned) updates[params.all()[i].name] = state.updates[i];
+  Json json = {{"version", kCheckpointVersion},
+               {"step", state.step},
+               {"tokens", state.tokens},
+               {"sequences", state.sequences},
+               {"seed", state.seed},
+               {"data_fingerprint", state.data_fingerprint},
+               {"parent", nullptr},
+               {"elapsed_s", state.elapsed_s},
+               {"skipped_steps", state.skipped_steps},
+               {"failed_saves", state.failed_saves},
+               {"updates", updates}};
+  if (state.parent)
+    json["parent"] = {
+        {"path", state.parent->path}, {"step", state.parent->step}, {"hash", state.parent->hash}};
+  return json_pages(json) + "\n";
+}
+
+TrainState parse_state(std::string_view text, const std::string& source, const Params& params) {
+  const auto count = [&](const Json& object, std::string_view key) {
+    return integer_in(object, key, source, Exit::checkpoint);
+  };
+  TrainState state;
+  try {
+    const Json json = parse_json(text, source, Exit::checkpoint);
+    state.step = count(json, "step");
+    state.tokens = count(json, "tokens");
+    state.sequences = count(json, "sequences");
+    if (const Json& seed = json.at("seed"); !seed.is_number_unsigned())
+      fail(Exit::checkpoint, "{}: \"seed\" is {}; should be a whole number", source, json_line(seed));
+    state.seed = json.at("seed").get<uint64_t>();
+    state.data_fingerprint = json.at("data_fingerprint").get<std::string>();
+    state.elapsed_s = json.at("elapsed_s").get<double>();
+    state.skipped_steps = count(json, "skipped_steps");
+    state.failed_saves = count(json, "failed_saves");
+    if (const Json& parent = json.at("parent"); !parent.is_null())
+      state.parent = Parent{parent.at("path").get<std::string>(), count(parent, "step"),
+                            parent.at("hash").get<std::string>()};
+    const Json& updates = json.at("updates");
+    for (const Param& param : params.all())
+      state.updates.push_back(param.learned && updates.contains(param.name) ? count(updates, param.name) : 0);
+  } catch (const Json::exception& error) {
+    fail(Exit::checkpoint, "{}: not a state of keen ({})", source, error.what());
+  }
+  return state;
+}
 
 Checkpoint save_checkpoint(const fs::path& checkpoints, const SaveRequest& request, const Warn& warn) {
   const std::string name = checkpoint_name(request.state.step);
@@ -330,13 +338,22 @@ bool load_averages(HostAccess& host, const SafetensorsFile* file, const Params& 
 
 }  // namespace
 
-std::set<std::string> scales_set_anew(const Checkpoint& checkpoint, const ModelConfig& now) {
-  ModelConfig before;
+RunConfig checkpoint_config(const Checkpoint& checkpoint, const std::vector<std::string>& sets) {
+  const fs::path path = checkpoint.file("config.json");
+  const std::string text = read_file(path, Exit::checkpoint, FileKind::own);
+  RunConfig stored;
   try {
-    before = load_run_config(checkpoint.file("config.json")).model;
+    stored = parse_run_config(text, path.string());
   } catch (const Error& error) {
     throw Error(Exit::checkpoint, error.what());
   }
+  const Gpt gpt(stored.model, DType::f32);
+  check_match(compare_tensors(checkpoint, gpt.params), Match::exact, checkpoint);
+  return sets.empty() ? stored : parse_run_config(text, path.string(), sets);
+}
+
+std::set<std::string> scales_set_anew(const Checkpoint& checkpoint, const ModelConfig& now) {
+  const ModelConfig before = checkpoint_config(checkpoint).model;
   std::set<std::string> anew;
   const double auto_before = auto_s(before.context), auto_now = auto_s(now.context);
   for (size_t l = 0; l < std::min(before.attention.size(), now.attention.size()); ++l) {
@@ -355,21 +372,27 @@ LoadReport compare_tensors(const Checkpoint& checkpoint, const Params& params,
 }
 
 void check_match(const LoadReport& report, Match match, const Checkpoint& checkpoint) {
-  std::string list;
+  constexpr size_t kMostLines = 100;  // a config of somebody else may ask for a hundred thousand tensors
+  std::vector<std::string> lines;
   for (const TensorFate& fate : report) {
     if (fate.kind == TensorFate::Kind::mismatched)
-      list += fmt::format("\n  {}: {} in the checkpoint, {} in the model", fate.name, to_string(fate.stored),
-                          to_string(fate.shape));
+      lines.push_back(fmt::format("{}: {} in the checkpoint, {} in the model", fate.name,
+                                  to_string(fate.stored), to_string(fate.shape)));
     else if (match == Match::exact && fate.kind == TensorFate::Kind::fresh)
-      list +=
-          fmt::format("\n  {}: missing in the checkpoint, {} in the model", fate.name, to_string(fate.shape));
+      lines.push_back(
+          fmt::format("{}: missing in the checkpoint, {} in the model", fate.name, to_string(fate.shape)));
     else if (match == Match::exact && fate.kind == TensorFate::Kind::dropped)
-      list += fmt::format("\n  {}: {} in the checkpoint, unknown to the model", fate.name,
-                          to_string(fate.stored));
+      lines.push_back(
+          fmt::format("{}: {} in the checkpoint, unknown to the model", fate.name, to_string(fate.stored)));
   }
-  if (!list.empty())
-    fail(Exit::checkpoint, "{}: its tensors do not fit the config's model:{}",
-         checkpoint.file("model.safetensors").string(), list);
+  if (lines.empty()) return;
+  if (lines.size() > kMostLines) {
+    const std::string rest = fmt::format("and {} others", lines.size() - kMostLines);
+    lines.resize(kMostLines);
+    lines.push_back(rest);
+  }
+  fail(Exit::checkpoint, "{}: its tensors do not fit the config's model:\n  {}",
+       checkpoint.file("model.safetensors").string(), fmt::join(lines, "\n  "));
 }
 
 LoadReport load_weights(const Checkpoint& checkpoint, Params& params, Match match,

@@ -24,6 +24,7 @@
 #include "model/config.h"
 #include "model/params.h"
 #include "train/checkpoint_manifest.h"
+#include "train/run_config.h"
 #include "train/snapshot.h"
 
 namespace keen {
@@ -51,6 +52,11 @@ struct TrainState {
   int64_t skipped_steps = 0, failed_saves = 0;
   bool operator==(const TrainState&) const = default;
 };
+
+// The text of state.json, and back: raises Exit::checkpoint, naming `source`, for anything that keen does not
+// write. Counts of updates go by name; a parameter that the text does not know has 0.
+std::string state_text(const TrainState& state, const Params& params);
+TrainState parse_state(std::string_view text, const std::string& source, const Params& params);
 
 // Takes a sentence for people: what was found damaged and left out, what could not be deleted.
 using Warn = std::function<void(const std::string&)>;
@@ -96,6 +102,11 @@ bool has_checkpoints(const std::filesystem::path& checkpoints);
 // What a user means by CHECKPOINT: a checkpoint directory, verified, or a run directory, whose newest whole
 // one it is. Raises Exit::checkpoint.
 Checkpoint resolve_checkpoint(const std::filesystem::path& path, const Warn& warn);
+
+// The config of a checkpoint, with `sets` (as in --set) applied to it. Raises Exit::checkpoint when the file
+// is no config, or when the tensors stored beside it are not those of its model: so whoever allocates what
+// the config asks for has seen that the file holds as much. Raises Exit::usage for what is wrong with `sets`.
+RunConfig checkpoint_config(const Checkpoint& checkpoint, const std::vector<std::string>& sets = {});
 
 // What a load does to one tensor.
 struct TensorFate {

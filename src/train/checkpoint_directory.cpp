@@ -83,6 +83,7 @@ bool is_leftover(const std::string& name) {
 }  // namespace
 
 void remove_checkpoint_files(const fs::path& directory) {
+  if (fs::is_symlink(directory)) return;   // what it leads to is not ours
   remove_path(directory / kManifestFile);  // first: without it nobody takes the rest for a checkpoint
   for (const std::string_view name : kCheckpointFiles) remove_path(directory / name);
 }

@@ -1,5 +1,6 @@
 #include "train/checkpoint_manifest.h"
 
+#include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
@@ -15,31 +16,31 @@ namespace fs = std::filesystem;
 constexpr std::string_view kBeforeHash = ",\n  \"hash\": \"", kAfterHash = "\"\n}\n";
 constexpr size_t kHashDigits = 16;
 
-// Parses what the manifest says, once its bytes are known to be those that were written.
-Checkpoint parse_manifest(const std::string& text, const fs::path& directory) {
-  const std::string source = (directory / kManifestFile).string();
-  Checkpoint checkpoint;
-  checkpoint.directory = directory;
-  try {
-    const Json json = parse_json(text, source, Exit::checkpoint);
-    const int64_t version = json.at("version").get<int64_t>();
-    if (version > kCheckpointVersion)
-      fail(Exit::checkpoint, "{}: format version {} is newer than this keen ({}); use a newer keen", source,
-           version, kCheckpointVersion);
-    checkpoint.step = json.at("step").get<int64_t>();
-    checkpoint.ranks = json.at("ranks").get<int64_t>();
-    checkpoint.config_hash = json.at("config_hash").get<std::string>();
-    checkpoint.data_fingerprint = json.at("data_fingerprint").get<std::string>();
-    checkpoint.hash = json.at("hash").get<std::string>();
-    for (const std::string_view name : kCheckpointFiles) {
-      const Json& file = json.at("files").at(std::string(name));
-      checkpoint.files.push_back(
-          {std::string(name), file.at("bytes").get<int64_t>(), file.at("xxh3").get<std::string>()});
-    }
-  } catch (const Json::exception& error) {
-    fail(Exit::checkpoint, "{}: not a manifest of keen ({})", source, error.what());
+// Raises unless the text ends with its hash and has it.
+void check_hash(const std::string& text, const std::string& source) {
+  const size_t tail = kBeforeHash.size() + kHashDigits + kAfterHash.size();
+  const size_t at = text.size() < tail ? 0 : text.size() - kAfterHash.size() - kHashDigits;
+  if (text.size() < tail || !text.ends_with(kAfterHash) ||
+      text.compare(at - kBeforeHash.size(), kBeforeHash.size(), kBeforeHash) != 0)
+    fail(Exit::checkpoint, "{}: damaged: it does not end with its hash (truncated?)", source);
+  std::string others = text;
+  others.erase(at, kHashDigits);
+  if (hash_of(others) != text.substr(at, kHashDigits))
+    fail(Exit::checkpoint, "{}: damaged: its bytes have hash {}, it says {}", source, hash_of(others),
+         text.substr(at, kHashDigits));
+}
+
+std::vector<CheckpointFile> files_in(const Json& files, const std::string& source) {
+  std::vector<CheckpointFile> list;
+  for (const std::string_view name : kCheckpointFiles) {
+    const Json& file = files.at(std::string(name));
+    list.push_back({std::string(name), integer_in(file, "bytes", source, Exit::checkpoint),
+                    file.at("xxh3").get<std::string>()});
   }
-  return checkpoint;
+  for (const auto& [name, file] : files.items())
+    if (std::find(kCheckpointFiles.begin(), kCheckpointFiles.end(), name) == kCheckpointFiles.end())
+      fail(Exit::checkpoint, "{}: names {}, which is no file of a checkpoint", source, json_line(Json(name)));
+  return list;
 }
 
 // Compares sizes, and contents if wanted; a sentence for each difference.
@@ -47,18 +48,17 @@ std::vector<std::string> problems_of(const Checkpoint& checkpoint, bool contents
   std::vector<std::string> problems;
   for (const CheckpointFile& file : checkpoint.files) {
     const fs::path path = checkpoint.file(file.name);
-    std::error_code error;
-    const auto size = fs::file_size(path, error);
-    if (error) {
-      problems.push_back(fmt::format("{}: {}", path.string(), error.message()));
-    } else if (static_cast<int64_t>(size) != file.size_bytes) {
-      problems.push_back(
-          fmt::format("{}: {} bytes, the manifest says {}", path.string(), size, file.size_bytes));
-    } else if (contents) {
-      const MappedFile mapped(path, Exit::checkpoint);
-      if (const std::string hash = hash_of(mapped.bytes()); hash != file.hash)
+    try {
+      const MappedFile mapped(path, Exit::checkpoint, FileKind::own);
+      const int64_t size = std::ssize(mapped.bytes());
+      if (size != file.size_bytes)
+        problems.push_back(
+            fmt::format("{}: {} bytes, the manifest says {}", path.string(), size, file.size_bytes));
+      else if (const std::string hash = contents ? hash_of(mapped.bytes()) : file.hash; hash != file.hash)
         problems.push_back(
             fmt::format("{}: content hash {}, the manifest says {}", path.string(), hash, file.hash));
+    } catch (const Error& error) {
+      problems.push_back(error.what());
     }
   }
   const int64_t named = step_of_name(checkpoint.directory.filename().string());
@@ -71,20 +71,8 @@ std::vector<std::string> problems_of(const Checkpoint& checkpoint, bool contents
 Checkpoint read_and_check(const fs::path& given, bool contents) {
   fs::path directory = given.lexically_normal();
   if (!directory.has_filename()) directory = directory.parent_path();  // a trailing slash
-  const fs::path path = directory / kManifestFile;
-  const std::string text = read_file(path, Exit::checkpoint);
-  const size_t tail = kBeforeHash.size() + kHashDigits + kAfterHash.size();
-  const size_t at = text.size() < tail ? 0 : text.size() - kAfterHash.size() - kHashDigits;
-  if (text.size() < tail || !text.ends_with(kAfterHash) ||
-      text.compare(at - kBeforeHash.size(), kBeforeHash.size(), kBeforeHash) != 0)
-    fail(Exit::checkpoint, "{}: damaged: it does not end with its hash (truncated?)", path.string());
-  std::string others = text;
-  others.erase(at, kHashDigits);
-  if (hash_of(others) != text.substr(at, kHashDigits))
-    fail(Exit::checkpoint, "{}: damaged: its bytes have hash {}, it says {}", path.string(), hash_of(others),
-         text.substr(at, kHashDigits));
-
-  Checkpoint checkpoint = parse_manifest(text, directory);
+  const std::string text = read_file(directory / kManifestFile, Exit::checkpoint, FileKind::own);
+  const Checkpoint checkpoint = parse_manifest(text, directory);
   const std::vector<std::string> problems = problems_of(checkpoint, contents);
   if (!problems.empty()) {
     std::string list;
@@ -113,6 +101,31 @@ std::string manifest_text(Checkpoint& checkpoint) {
   text += kAfterHash;
   checkpoint.hash = hash_of(text);
   return text.insert(at, checkpoint.hash);
+}
+
+Checkpoint parse_manifest(const std::string& text, const fs::path& directory) {
+  const std::string source = (directory / kManifestFile).string();
+  check_hash(text, source);
+  const auto count = [&](const Json& json, std::string_view key, int64_t low) {
+    return integer_in(json, key, source, Exit::checkpoint, low);
+  };
+  Checkpoint checkpoint;
+  checkpoint.directory = directory;
+  try {
+    const Json json = parse_json(text, source, Exit::checkpoint);
+    if (const int64_t version = count(json, "version", 1); version > kCheckpointVersion)
+      fail(Exit::checkpoint, "{}: format version {} is newer than this keen ({}); use a newer keen", source,
+           version, kCheckpointVersion);
+    checkpoint.step = count(json, "step", 0);
+    checkpoint.ranks = count(json, "ranks", 1);
+    checkpoint.config_hash = json.at("config_hash").get<std::string>();
+    checkpoint.data_fingerprint = json.at("data_fingerprint").get<std::string>();
+    checkpoint.hash = json.at("hash").get<std::string>();
+    checkpoint.files = files_in(json.at("files"), source);
+  } catch (const Json::exception& error) {
+    fail(Exit::checkpoint, "{}: not a manifest of keen ({})", source, error.what());
+  }
+  return checkpoint;
 }
 
 Checkpoint read_checkpoint(const fs::path& directory) { return read_and_check(directory, false); }

@@ -37,8 +37,15 @@ struct Checkpoint {
 // The text of manifest.json. Sets checkpoint.hash, which covers every byte of the text but its own 16 digits.
 std::string manifest_text(Checkpoint& checkpoint);
 
+// The checkpoint that this text describes, which must end with its own right hash and name the files of a
+// checkpoint and no others. Raises Exit::checkpoint, naming the directory's manifest.
+Checkpoint parse_manifest(const std::string& text, const std::filesystem::path& directory);
+
 // Reads manifest.json and compares the sizes of all files. Cheap. Raises Exit::checkpoint naming everything
 // that is wrong: a damaged manifest, missing files, other sizes, a directory whose name is another step's.
+//
+// A checkpoint may come from anybody. Its directory may lie behind a symbolic link, but what is in it must be
+// plain files: a link leads elsewhere, and a pipe would be waited for.
 Checkpoint read_checkpoint(const std::filesystem::path& directory);
 
 // As read_checkpoint, and compares the hash of every file: no changed bit goes unseen.

@@ -66,7 +66,7 @@ ForkPlan plan_fork(const Params& params, const RunConfig& config, const std::str
   check_match(plan.tensors, Match::by_name, plan.parent);
   warn_of_matrices(plan.tensors, warn);
   if (config.init.step == KeepOrReset::keep)
-    check_same_order(config, load_run_config(plan.parent.file("config.json")), plan.parent.data_fingerprint,
+    check_same_order(config, checkpoint_config(plan.parent), plan.parent.data_fingerprint,
                      train.fingerprint());
   return plan;
 }
@@ -74,7 +74,7 @@ ForkPlan plan_fork(const Params& params, const RunConfig& config, const std::str
 ForkReport fork_run(Trainer& trainer, const RunConfig& config, const std::string& path, const Dataset& train,
                     const Dataset* validation, const Warn& warn) {
   ForkReport report{plan_fork(trainer.gpt.params, config, path, train, warn)};
-  const RunConfig parent = load_run_config(report.parent.file("config.json"));
+  const RunConfig parent = checkpoint_config(report.parent);
   const auto seed = static_cast<uint64_t>(config.seed);
 
   TrainState state =

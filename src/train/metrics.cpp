@@ -35,12 +35,8 @@ void append_value(std::string& line, const Json& value) {
   }
 }
 
-// A member that must be there: raises Json::exception, which makes the line an unreadable one.
-int64_t count_in(const Json& row, const char* key) {
-  const Json& value = row.at(key);
-  if (!value.is_number_integer() || value < 0) throw Error(Exit::data, "a count is expected");
-  return value.get<int64_t>();
-}
+// A member that must be there: raises otherwise, which makes the line an unreadable one.
+int64_t count_in(const Json& row, const char* key) { return integer_in(row, key, "metrics", Exit::data); }
 
 // NaN for null, and for what is not there.
 double number_in(const Json& row, const char* key) {
@@ -192,8 +188,9 @@ Metrics parse_metrics(std::string_view text) {
       else if (kind == "attention")
         attention[count_in(row, "step")] = attention_row(row);
       else if (kind == "event" && row.at("event").is_string()) {
-        if (goes_on_from_its_step(row.at("event").get<std::string>())) {
-          const int64_t step = count_in(row, "step");
+        const bool goes_on = goes_on_from_its_step(row.at("event").get<std::string>());
+        const int64_t step = goes_on || row.contains("step") ? count_in(row, "step") : 0;
+        if (goes_on) {
           forget_after(step, train);
           forget_after(step, validation);
           forget_after(step, attention);
@@ -217,6 +214,8 @@ bool lacks_validation(const Metrics& metrics, int64_t step) {
   return has(metrics.train) && !has(metrics.validation);
 }
 
-Metrics read_metrics(const std::filesystem::path& path) { return parse_metrics(read_file(path, Exit::data)); }
+Metrics read_metrics(const std::filesystem::path& path) {
+  return parse_metrics(read_file(path, Exit::data, FileKind::regular));
+}
 
 }  // namespace keen

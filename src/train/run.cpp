@@ -100,7 +100,7 @@ class Run {
 // What was asked for; a config that names no parent continues a fork as the fork that it is, so that the
 // directory never forgets its parent, even when the fork was killed before its first checkpoint.
 RunConfig with_parent_of(RunConfig config, const RunDirectory& directory) {
-  if (!directory.is_new() && !config.init.from) config.init = load_run_config(directory.config()).init;
+  if (!directory.is_new() && !config.init.from) config.init = directory.read_config().init;
   return config;
 }
 
@@ -233,7 +233,7 @@ void Run::resume(const Checkpoint& checkpoint) {
   Json changed = Json::object();
   bool owed = false;
   if (directory_ != nullptr) {
-    for (const Difference& d : differences(load_run_config(directory_->config()), config_))
+    for (const Difference& d : differences(directory_->read_config(), config_))
       changed[d.key] = {d.left, d.right};
     open_log();
     const Metrics metrics = read_metrics(directory_->metrics());
@@ -466,8 +466,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
     const LongWork work(comm, "opening the run's directory");
     directory.emplace(path);
     clean_up_checkpoints(directory->checkpoints(), warn);
-    if (!directory->is_new())
-      refuse_other_config(load_run_config(directory->config()), config, *directory, options);
+    if (!directory->is_new()) refuse_other_config(directory->read_config(), config, *directory, options);
   }
   fault::moment("plan");
   Trainer trainer(config, train, validation_data, comm);

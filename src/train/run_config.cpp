@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "io/fields.h"
-#include "io/file.h"
 
 namespace keen {
 
@@ -181,8 +180,9 @@ RunConfig parse_run_config(std::string_view text, const std::string& source,
   return config;
 }
 
-RunConfig load_run_config(const std::filesystem::path& path, const std::vector<std::string>& sets) {
-  return parse_run_config(read_file(path, Exit::usage), path.string(), sets, path.stem().string());
+RunConfig load_run_config(const std::filesystem::path& path, const std::vector<std::string>& sets,
+                          FileKind kind) {
+  return parse_run_config(read_file(path, Exit::usage, kind), path.string(), sets, path.stem().string());
 }
 
 Json to_json(const RunConfig& config) {

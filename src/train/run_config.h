@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "io/file.h"
 #include "io/json.h"
 #include "model/config.h"
 
@@ -133,7 +134,8 @@ struct RunConfig {
 // Reads a config file and applies --set flags ("model.layers=4") in order. Everything that is wrong with
 // either is collected into one Error(Exit::usage), a line each: file or flag, dotted key, value, what would
 // be valid.
-RunConfig load_run_config(const std::filesystem::path& path, const std::vector<std::string>& sets = {});
+RunConfig load_run_config(const std::filesystem::path& path, const std::vector<std::string>& sets = {},
+                          FileKind kind = FileKind::any);
 // As above, from text; `source` stands for the file in errors, `name` is the name of a config without one.
 RunConfig parse_run_config(std::string_view text, const std::string& source,
                            const std::vector<std::string>& sets = {}, const std::string& name = "run");

@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -34,7 +34,12 @@ bool is_leftover(const std::string& name) {
 
 std::string holder_of(const fs::path& run) {
   pid_t pid = 0;
-  std::ifstream(run / kHolderFile) >> pid;
+  try {
+    const std::string text = read_file(run / kHolderFile, Exit::usage, FileKind::own);
+    std::from_chars(text.data(), text.data() + text.size(), pid);
+  } catch (const Error&) {
+    // It has just gone.
+  }
   const bool alive = pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
   return alive ? fmt::format("process {}", pid) : "another process";
 }
@@ -51,8 +56,7 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
   try {
     lock();
     refuse_foreign();
-    // For people; a disk that is full already will say so at the first file that matters.
-    std::ofstream(path_ / kHolderFile, std::ios::trunc) << getpid() << '\n';
+    write_holder();
     for (const auto& entry : fs::directory_iterator(path_))
       if (is_leftover(entry.path().filename().string())) fs::remove(entry.path(), ignored);
   } catch (...) {
@@ -78,6 +82,17 @@ void RunDirectory::lock() {
            path_.string(), holder_of(path_));
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
+}
+
+// For people; a disk that is full already will say so at the first file that matters.
+void RunDirectory::write_holder() const {
+  std::error_code ignored;
+  fs::remove(path_ / kHolderFile, ignored);  // a link there, or a pipe, is not written through
+  const int file = ::open((path_ / kHolderFile).c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (file < 0) return;
+  const std::string text = fmt::format("{}\n", getpid());
+  (void)!::write(file, text.data(), text.size());
+  ::close(file);
 }
 
 void RunDirectory::refuse_foreign() const {

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "io/json.h"
+#include "train/run_config.h"
 
 namespace keen {
 
@@ -27,6 +28,8 @@ class RunDirectory {
   std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
 
+  // What the config says. Raises Exit::usage.
+  RunConfig read_config() const { return load_run_config(config(), {}, FileKind::regular); }
   // Both replace the file as a whole; Exit::storage.
   void write_config(std::string_view text) const;
   void write_environment(const Json& environment) const;
@@ -34,6 +37,7 @@ class RunDirectory {
  private:
   void lock();
   void refuse_foreign() const;
+  void write_holder() const;
 
   std::filesystem::path path_;
   int descriptor_ = -1;

@@ -119,6 +119,12 @@ TEST(Console, TablesAlignNumbersToTheRight) {
             " é        1,000  long\n");
 }
 
+TEST(Console, CellsKeepOurStylesAndNoOtherCommands) {
+  Table table;
+  table.add({"a\033[2Jb\u009b1mc\r", styled("damaged", Style::red, true)});
+  EXPECT_EQ(table.str(), "a\uFFFD[2Jb\uFFFD1mc\uFFFD  \033[1;31mdamaged\033[0m\n");
+}
+
 TEST(Console, ShortRowsOfATableAreComplete) {
   Table table;
   table.add({"a"});

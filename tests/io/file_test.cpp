@@ -1,7 +1,10 @@
 #include "io/file.h"
 
+#include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <csignal>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -46,6 +49,70 @@ class FileTest : public ::testing::Test {
   TemporaryDirectory directory_;
 };
 
+TEST_F(FileTest, WhatLiesBesideOtherFilesIsNoPipeAndNoDevice) {
+  const auto pipe = directory_ / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  // Nobody writes to it: whoever waits for that waits for ever.
+  for (const FileKind kind : {FileKind::regular, FileKind::own}) {
+    EXPECT_NE(message_of(Exit::data, [&] { read_file(pipe, Exit::data, kind); }).find("pipe"),
+              std::string::npos);
+    EXPECT_NE(message_of(Exit::data, [&] { MappedFile(pipe, Exit::data, kind); }).find("pipe"),
+              std::string::npos);
+    EXPECT_NE(message_of(Exit::data, [&] { read_file("/dev/zero", Exit::data, kind); }).find("device"),
+              std::string::npos);
+  }
+  EXPECT_NE(message_of(Exit::usage, [] { read_file("/dev/zero", Exit::usage); }).find("no end"),
+            std::string::npos);
+}
+
+TEST_F(FileTest, OwnFilesLeadNowhereElse) {
+  put(directory_ / "a", "keen");
+  std::filesystem::create_symlink("a", directory_ / "link");
+  EXPECT_EQ(read_file(directory_ / "link", Exit::data, FileKind::regular), "keen");
+  EXPECT_EQ(read_file(directory_ / "a", Exit::data, FileKind::own), "keen");
+  for (const auto& read : std::vector<std::function<void()>>{
+           [&] { read_file(directory_ / "link", Exit::checkpoint, FileKind::own); },
+           [&] { MappedFile(directory_ / "link", Exit::checkpoint, FileKind::own); }})
+    EXPECT_NE(message_of(Exit::checkpoint, read).find("link: is a symbolic link"), std::string::npos);
+  // The way to it may have links.
+  std::filesystem::create_directory_symlink(".", directory_ / "here");
+  EXPECT_EQ(read_file(directory_ / "here/a", Exit::data, FileKind::own), "keen");
+}
+
+TEST_F(FileTest, AHoleInACheckpointTakesNoMemory) {
+  put(directory_ / "a", "{");
+  std::filesystem::resize_file(directory_ / "a", int64_t{1} << 40);
+  message_of(Exit::checkpoint, [&] { read_file(directory_ / "a", Exit::checkpoint, FileKind::own); });
+}
+
+// The program is not where it can go on: the bytes that it computes with are gone.
+TEST_F(FileTest, CutShortWhileMappedIsSaid) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto path = directory_ / "mapped";
+  put(path, std::string(100'000, 'x'));
+  const auto read_after_cut = [&](Exit exit) {
+    const MappedFile before(path, Exit::internal);  // another one, and one that is gone, are not blamed
+    { const MappedFile gone(path, Exit::internal); }
+    const MappedFile mapped(path, exit);
+    std::filesystem::resize_file(path, 10'000);
+    const volatile std::byte* bytes = mapped.bytes().data();
+    (void)bytes[9'999];
+    (void)bytes[50'000];
+  };
+  EXPECT_EXIT(read_after_cut(Exit::data), ::testing::ExitedWithCode(3),
+              "keen: error: .*mapped: cannot be read at offset 50000: the file was cut short");
+  EXPECT_EXIT(read_after_cut(Exit::checkpoint), ::testing::ExitedWithCode(4), "mapped: cannot be read");
+#ifndef __SANITIZE_ADDRESS__  // which has a handler of its own
+  // What no mapped file of ours explains ends as ever.
+  EXPECT_EXIT(
+      {
+        const MappedFile mapped(path, Exit::data);
+        raise(SIGBUS);
+      },
+      ::testing::KilledBySignal(SIGBUS), "");
+#endif
+}
+
 TEST_F(FileTest, WritesMapsAndReads) {
   const auto path = directory_ / "a";
   FileWriter file(path);
@@ -77,8 +144,9 @@ TEST_F(FileTest, ReadErrorsNameThePath) {
       std::string::npos);
   EXPECT_NE(message_of(Exit::usage, [&] { read_file(directory_ / "no", Exit::usage); }).find("/no"),
             std::string::npos);
-  EXPECT_NE(message_of(Exit::data, [&] { MappedFile(directory_.path(), Exit::data); }).find("is a directory"),
-            std::string::npos);
+  EXPECT_NE(
+      message_of(Exit::data, [&] { MappedFile(directory_.path(), Exit::data); }).find("it is a directory"),
+      std::string::npos);
   EXPECT_NE(message_of(Exit::data, [&] { read_file(directory_.path(), Exit::data); }).find("cannot read"),
             std::string::npos);
 }

@@ -60,6 +60,26 @@ TEST(Json, NumbersKeepTheirKindAndValue) {
   EXPECT_EQ(json_line(value), "[9223372036854775807, -1, 1.0, 0.0006]");
 }
 
+TEST(Json, CountsAreNotConverted) {
+  const Json value = parse_json(
+      R"({"zero": 0, "most": 9007199254740992, "more": 9007199254740993, "huge": 18446744073709551615,
+          "less": -1, "real": 1e300, "whole": 2.0, "yes": true, "word": "2", "none": null})",
+      "f", Exit::usage);
+  EXPECT_EQ(integer_in(value, "zero", "f", Exit::data), 0);
+  EXPECT_EQ(integer_in(value, "most", "f", Exit::data), kMostCount);
+  EXPECT_EQ(integer_in(value, "more", "f", Exit::data, 0, INT64_MAX), kMostCount + 1);
+  EXPECT_EQ(integer_in(value, "less", "f", Exit::data, -1), -1);
+  for (const char* key : {"more", "huge", "less", "real", "whole", "yes", "word", "none", "absent"}) try {
+      integer_in(value, key, "f", Exit::data);
+      ADD_FAILURE() << key;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit, Exit::data);
+      EXPECT_NE(std::string(error.what()).find(fmt::format("f: \"{}\" is ", key)), std::string::npos)
+          << error.what();
+    }
+  EXPECT_THROW(integer_in(Json::array({1}), "zero", "f", Exit::data), Error);
+}
+
 TEST(Json, LineNeverFails) { EXPECT_EQ(json_line(Json("a\xff")), "\"a\xEF\xBF\xBD\""); }
 
 TEST(Json, PagesBreakOnlyWhatIsLong) {

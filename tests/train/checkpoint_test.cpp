@@ -49,7 +49,7 @@ struct TinyModel {
     const Philox random(static_cast<uint64_t>(step));
     for (size_t p = 0; p < params.all().size(); ++p) {
       Param& param = params.all()[p];
-      if (param.learned) state.updates[p] = step - static_cast<int64_t>(p);
+      if (param.learned) state.updates[p] = std::max<int64_t>(0, step - static_cast<int64_t>(p));
       for (const Tensor& x : {param.master, param.m, param.v})
         if (x)
           testing::Tensors::fill(x, [&](int64_t i) { return random.normal(static_cast<uint64_t>(i), p); });
