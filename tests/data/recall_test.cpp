@@ -44,8 +44,9 @@ TEST(Recall, EveryAnswerStandsOnceInTheNoise) {
       for (const auto& [key, times] : asked) EXPECT_EQ(times, shape.asks);
       EXPECT_EQ(std::ssize(asked), shape.pairs);
     }
-    if (noise > 1000)
+    if (noise > 1000) {
       EXPECT_NEAR(static_cast<double>(distractors) / static_cast<double>(distractors + noise), 0.25, 0.04);
+    }
   }
 }
 
