@@ -59,13 +59,15 @@ std::string position_figure(const std::vector<PositionCurve>& curves) {
   // The first tokens of a text are hard for every model: they may press the rest flat.
   const Extent y = robust_range(losses, Cut::above).value_or(Extent{});
   const double margin = 0.06 * (y.high - y.low);
-  Chart chart({.title = "Loss by position, nats a token",
-               .looks = looks,
-               .markers = true,
-               .x = {0, std::log10(std::max(last, 2.0))},
-               .y = {y.low - margin, y.high + margin},
-               .unit = {1, "position: tokens that the model sees"},
-               .x_log = true});
+  ChartPlan plan;
+  plan.title = "Loss by position, nats a token";
+  plan.looks = looks;
+  plan.markers = true;
+  plan.x = {0, std::log10(std::max(last, 2.0))};
+  plan.y = {y.low - margin, y.high + margin};
+  plan.unit.label = "position: tokens that the model sees";
+  plan.x_log = true;
+  Chart chart(plan);
   const Panel& panel = chart.panels[0];
   for (const int64_t context : contexts) mark_context(chart, context);
   panel.clipped(chart.svg, [&] {
