@@ -1,6 +1,6 @@
-// A recall task without text: keys that are paired with values in the middle of noise, and asked for again at
-// the end (associative recall; Arora et al., "Zoology", 2023, ask many keys a sequence too). A small model
-// learns it in minutes, and nothing but attention to the right place solves it.
+// A recall task without text, for small models: keys that are paired with values in the middle of noise, and
+// asked for again at the end, many in a window, so that it gives many terms of loss (associative recall;
+// Arora et al., "Zoology", 2023). Nothing but attention to the right place solves it.
 #pragma once
 
 #include <cstdint>

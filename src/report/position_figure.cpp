@@ -65,7 +65,7 @@ std::string position_figure(const std::vector<PositionCurve>& curves) {
   plan.markers = true;
   plan.x = {0, std::log10(std::max(last, 2.0))};
   plan.y = {y.low - margin, y.high + margin};
-  plan.unit = {1, "position: tokens that the model sees"};
+  plan.unit.label = "position: tokens that the model sees";
   plan.x_log = true;
   Chart chart(plan);
   const Panel& panel = chart.panels[0];

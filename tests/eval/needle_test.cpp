@@ -276,10 +276,15 @@ TEST_P(NeedleGolden, AttentionOfTheLastRow) {
     const LoadedConfig loaded = load_checkpoint_config(checkpoint.directory.string(),
                                                        {std::string("precision=") + precision}, theta());
     Decoder decoder(loaded, 2, T, true);
-    std::vector<Generator::Feed> feeds;
-    for (int64_t b = 0; b < 2; ++b)
-      feeds.push_back({b, std::span(ids).subspan(static_cast<size_t>(b * (T + 1)), static_cast<size_t>(T))});
-    decoder.generator->feed(feeds);
+    // As a whole, and in pieces, of which the last one holds the row.
+    const int64_t piece = std::string_view(precision) == "fp32" ? T : 7;
+    for (int64_t at = 0; at < T; at += piece) {
+      std::vector<Generator::Feed> feeds;
+      for (int64_t b = 0; b < 2; ++b)
+        feeds.push_back({b, std::span(ids).subspan(static_cast<size_t>(b * (T + 1) + at),
+                                                   static_cast<size_t>(std::min(piece, T - at)))});
+      decoder.generator->feed(feeds);
+    }
     const ModelConfig& model = loaded.config.model;
     size_t at = 0, head_at = 0;
     for (int64_t b = 0; b < 2; ++b)
