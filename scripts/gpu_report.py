@@ -174,8 +174,8 @@ def goals_table(arguments):
         cost = max(costs, default=None)
         rows.append([text, f"{must:.1%}", f"{goal:.1%}", f"{cost:.2%}" if costs else "-", "-", "-",
                      verdict(cost < must, cost < goal) if costs else "not measured"])
-    print("What keen is meant to reach on one H200 (bf16, T = 1024), beside compiled PyTorch on this card; the best of "
-          "the\nbatch sizes measured.\n")
+    print("What keen is meant to reach on one H200 (bf16, T = 1024), beside compiled PyTorch on the card of this report. "
+          "Rates\nare the best of the batch sizes measured, costs of SSMax the largest.\n")
     print_table(["", "must", "goal", "keen", "PyTorch", "keen / PyTorch", ""], rows)
 
 

@@ -73,8 +73,8 @@ class NeedleCommand final : public Command {
         "is:\". "
         "An answer is right if its 7 digits are. A model trained on plain text alone cannot answer; \"keen "
         "tokenize needle -h\" tells how to teach it.\n\n"
-        "  keen needle runs/a runs/b --contexts 256,512,1024 --trials 50\n"
-        "  keen needle runs/a --contexts 8000 --depths 50 --trials 100 --scores");
+        "  keen needle runs/a runs/b --data 'data/gcide/val_*.bin' --contexts 256,512,1024 --trials 50\n"
+        "  keen needle runs/a --data 'data/gcide/val_*.bin' --contexts 8000 --depths 50 --scores");
   }
 
   void run() override {
@@ -83,20 +83,24 @@ class NeedleCommand final : public Command {
     expect_directory_of("--svg", svg_);
     sort_once(options_.contexts);
     sort_once(options_.depths);
-    std::vector<NeedleReport> reports;
-    for (const std::string& checkpoint : checkpoints_) reports.push_back(find_needles(checkpoint, options_));
+    const std::vector<NeedleReport> reports = find_needles(checkpoints_, options_);
     for (const NeedleReport& report : reports)
       for (const std::string& tensor : report.swapped)
         write_err(fmt::format("{}: {}\n", report.checkpoint, tensor));
+    write_out(json_ ? json_pages(json(reports)) + "\n" : text(reports));
     if (!svg_.empty()) replace_file(svg_, figure(reports));
-    if (json_) return write_out(json_pages(json(reports)) + "\n");
-    for (const NeedleReport& report : reports) {
-      write_out((&report == &reports.front() ? "" : "\n") + heading(report) + grid(report));
-      if (options_.scores) write_out("\n" + heads(report) + "\n" + outcomes(report));
-    }
   }
 
  private:
+  std::string text(const std::vector<NeedleReport>& reports) const {
+    std::string text;
+    for (const NeedleReport& report : reports) {
+      text += (text.empty() ? "" : "\n") + heading(report) + grid(report);
+      if (options_.scores) text += "\n" + heads(report) + "\n" + outcomes(report);
+    }
+    return text;
+  }
+
   // Ascending, each number once: the order and repetitions on the command line mean nothing.
   template <class Number> static void sort_once(std::vector<Number>& numbers) {
     std::ranges::sort(numbers);
@@ -105,10 +109,10 @@ class NeedleCommand final : public Command {
 
   std::string heading(const NeedleReport& report) const {
     return fmt::format(
-        "{}, step {}, trained on {} tokens: answers of which all digits are right,\nin percent of {} with "
-        "the 95 % "
-        "interval\n",
-        report.checkpoint, with_commas(report.step), with_commas(report.trained_context), options_.trials);
+        "{}, step {}, trained on {} tokens: answers of which all digits are right,\n"
+        "in percent, with the 95 % interval; {} a context and depth\n",
+        report.checkpoint, with_commas(report.step), with_commas(report.trained_context),
+        counted(options_.trials, "question"));
   }
 
   // A row a depth, a column a context, and a last row for all depths together.
@@ -134,7 +138,7 @@ class NeedleCommand final : public Command {
   }
 
   std::string figure(const std::vector<NeedleReport>& reports) const {
-    HeatMaps maps{.title = fmt::format("Needles found, percent of {} trials", options_.trials),
+    HeatMaps maps{.title = fmt::format("Needles found, in percent of {}", counted(options_.trials, "trial")),
                   .row_label = "depth",
                   .column_label = "context, tokens",
                   .rows = {},

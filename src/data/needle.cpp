@@ -18,6 +18,9 @@ constexpr std::array<std::string_view, 64> kCities = {
     "Osaka",   "Oslo",       "Ottawa",    "Paris",    "Prague",   "Quito",    "Rome",     "Santiago",
     "Seattle", "Seoul",      "Stockholm", "Sydney",   "Tokyo",    "Toronto",  "Vienna",   "Warsaw"};
 
+// Stands in every needle, and hardly anywhere else.
+constexpr std::string_view kSign = "The special magic ";
+
 bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
 }  // namespace
@@ -115,6 +118,11 @@ Needle NeedleMaker::make(int64_t context, double depth, int64_t index) const {
          "the needle in; ask for longer contexts",
          context, context - haystack);
   const std::vector<int32_t> text = draw_haystack(haystack, context, random.uniform(2));
+  if (tokenizer_->decode(text).find(kSign) != std::string::npos)
+    fail(Exit::data,
+         "\"{}\" is no text to hide a needle in: there are needles in it already (\"{}\"); name plain text "
+         "with --data",
+         haystack_->pattern(), kSign);
   const auto border = text.begin() + border_at(text, depth);
 
   std::vector<int32_t>& tokens = needle.tokens;

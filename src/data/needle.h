@@ -41,7 +41,8 @@ class NeedleMaker {
 
   // The sentence stands where `depth` percent of the haystack lie before it, moved to the nearest end of a
   // sentence if one is near (within a twentieth of the haystack). Raises Exit::usage for a context that
-  // needle and question fill alone, Exit::data when no shard holds so long a haystack.
+  // needle and question fill alone, Exit::data when no shard holds so long a haystack, or there is a needle
+  // in it already.
   Needle make(int64_t context, double depth, int64_t index) const;
 
  private:

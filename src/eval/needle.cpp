@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <functional>
 #include <map>
 #include <numeric>
@@ -14,17 +15,40 @@ namespace keen {
 
 namespace {
 
-// Everything that can be wrong with the grid is found here, before the first model is loaded.
-void expect_possible(const NeedleOptions& options, const NeedleMaker& maker, const ModelConfig& model) {
-  for (const int64_t context : options.contexts) {
-    if (model.position == PositionKind::learned && context > model.context)
-      fail(Exit::usage,
-           "context {}: this model has learned positions for {} tokens and cannot read further; ask for "
-           "contexts of at most {}",
-           context, model.context, model.context);
-    for (const double depth : options.depths) maker.make(context, depth, 0);
-  }
+std::string haystack_of(const NeedleOptions& options, const RunConfig& config) {
+  if (!options.data.empty()) return options.data;
+  if (!config.data.validation)
+    fail(Exit::data, "needle: the run's config names no data.validation; name shards with text: --data GLOB");
+  return *config.data.validation;
 }
+
+// A checkpoint and the text that it is to read. Everything that can be wrong with them and the grid is found
+// when this is made, before any model is loaded.
+struct Asked {
+  std::string name;
+  LoadedConfig loaded;
+  Tokenizer tokenizer;
+  Dataset data;
+  NeedleMaker maker;
+
+  Asked(const std::string& checkpoint, const NeedleOptions& options)
+      : name(checkpoint),
+        loaded(load_checkpoint_config(checkpoint, options.sets, options.rope_theta)),
+        tokenizer(open_tokenizer("needle", options.tokenizer, loaded.config)),
+        data(haystack_of(options, loaded.config), loaded.config.model.vocab_size),
+        maker(data, tokenizer, options.seed, "needle") {
+    const ModelConfig& model = loaded.config.model;
+    for (const int64_t context : options.contexts) {
+      if (model.position == PositionKind::learned && context > model.context)
+        fail(
+            Exit::usage,
+            "context {}: {} has learned positions for {} tokens and cannot read further; ask for contexts of "
+            "at most {}",
+            context, name, model.context, model.context);
+      for (const double depth : options.depths) maker.make(context, depth, 0);
+    }
+  }
+};
 
 // The needle score of each head of each layer.
 std::vector<std::vector<double>> needle_scores(const Decoder& decoder, int64_t sequence,
@@ -81,11 +105,51 @@ void answer(Decoder& decoder, const Tokenizer& tokenizer, std::vector<Question>&
   }
 }
 
+NeedleReport ask(const Asked& asked, const NeedleOptions& options) {
+  const RunConfig& config = asked.loaded.config;
+  NeedleReport report{.checkpoint = asked.name,
+                      .step = asked.loaded.checkpoint.step,
+                      .trained_context = config.model.context,
+                      .cells = {},
+                      .swapped = {}};
+  const auto of_context = std::ssize(options.depths) * options.trials;
+  const int64_t total = std::accumulate(options.contexts.begin(), options.contexts.end(), int64_t{0});
+  Progress progress(fmt::format("needles for {}", asked.name), total * of_context, "tokens");
+  int64_t tokens = 0;
+  for (const int64_t context : options.contexts) {
+    const int64_t B =
+        std::clamp<int64_t>(config.batch.micro_sequences * config.model.context / context, 1, of_context);
+    Decoder decoder(asked.loaded, B, context, options.scores);
+    report.swapped = swapped_tensors(decoder.loaded);
+    const auto first = report.cells.size();
+    for (const double depth : options.depths)
+      report.cells.push_back({context, depth, std::vector<NeedleTrial>(static_cast<size_t>(options.trials))});
+    for (int64_t begin = 0; begin < of_context; begin += B) {
+      std::vector<Question> questions;
+      for (int64_t i = begin; i < std::min(begin + B, of_context); ++i) {
+        const int64_t index = i % options.trials;
+        NeedleCell& cell = report.cells[first + static_cast<size_t>(i / options.trials)];
+        NeedleTrial& trial = cell.trials[static_cast<size_t>(index)];
+        Needle needle = asked.maker.make(context, cell.depth, index);
+        trial.city = needle.city;
+        trial.number = needle.number;
+        questions.push_back({std::move(needle), &trial, {}});
+      }
+      answer(decoder, asked.tokenizer, questions, options.scores);
+      progress.update(tokens += std::ssize(questions) * context);
+    }
+  }
+  progress.finish();
+  return report;
+}
+
 }  // namespace
 
 Found grade(std::string_view written, std::string_view number) {
   written.remove_prefix(std::min(written.find_first_not_of(' '), written.size()));
-  if (written.starts_with(number)) return Found::number;
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  const bool goes_on = written.size() > number.size() && is_digit(written[number.size()]);
+  if (written.starts_with(number) && !goes_on) return Found::number;
   return written.starts_with(number.front()) ? Found::first_digit : Found::nothing;
 }
 
@@ -130,52 +194,23 @@ HeadScore top_score(const NeedleTrial& trial) {
   return top;
 }
 
-NeedleReport find_needles(const std::string& checkpoint, const NeedleOptions& options) {
+std::vector<NeedleReport> find_needles(const std::vector<std::string>& checkpoints,
+                                       const NeedleOptions& options) {
   check(!options.contexts.empty() && !options.depths.empty() && options.trials >= 1,
         "find_needles: at least one of everything");
-  const LoadedConfig loaded = load_checkpoint_config(checkpoint, options.sets, options.rope_theta);
-  const RunConfig& config = loaded.config;
-  const Tokenizer tokenizer = open_tokenizer("needle", options.tokenizer, config);
-  if (options.data.empty() && !config.data.validation)
-    fail(Exit::data, "needle: the run's config names no data.validation; name shards with text: --data GLOB");
-  const Dataset data(options.data.empty() ? *config.data.validation : options.data, config.model.vocab_size);
-  const NeedleMaker maker(data, tokenizer, options.seed, "needle");
-  expect_possible(options, maker, config.model);
-
-  NeedleReport report{.checkpoint = checkpoint,
-                      .step = loaded.checkpoint.step,
-                      .trained_context = config.model.context,
-                      .cells = {},
-                      .swapped = {}};
-  const auto of_context = std::ssize(options.depths) * options.trials;
-  const int64_t total = std::accumulate(options.contexts.begin(), options.contexts.end(), int64_t{0});
-  Progress progress(fmt::format("needles for {}", checkpoint), total * of_context, "tokens");
-  int64_t tokens = 0;
-  for (const int64_t context : options.contexts) {
-    const int64_t B =
-        std::clamp<int64_t>(config.batch.micro_sequences * config.model.context / context, 1, of_context);
-    Decoder decoder(loaded, B, context, options.scores);
-    report.swapped = swapped_tensors(decoder.loaded);
-    const auto first = report.cells.size();
-    for (const double depth : options.depths)
-      report.cells.push_back({context, depth, std::vector<NeedleTrial>(static_cast<size_t>(options.trials))});
-    for (int64_t begin = 0; begin < of_context; begin += B) {
-      std::vector<Question> questions;
-      for (int64_t i = begin; i < std::min(begin + B, of_context); ++i) {
-        const int64_t index = i % options.trials;
-        NeedleCell& cell = report.cells[first + static_cast<size_t>(i / options.trials)];
-        NeedleTrial& trial = cell.trials[static_cast<size_t>(index)];
-        Needle needle = maker.make(context, cell.depth, index);
-        trial.city = needle.city;
-        trial.number = needle.number;
-        questions.push_back({std::move(needle), &trial, {}});
-      }
-      answer(decoder, tokenizer, questions, options.scores);
-      progress.update(tokens += std::ssize(questions) * context);
-    }
+  std::deque<Asked> asked;  // which does not move what refers to its parts
+  for (const std::string& checkpoint : checkpoints) {
+    const Asked& last = asked.emplace_back(checkpoint, options);
+    if (last.data.fingerprint() != asked.front().data.fingerprint())
+      fail(Exit::usage,
+           "{} and {} have other validation data, so they would not be asked the same; name text for both "
+           "with "
+           "--data",
+           checkpoints.front(), checkpoint);
   }
-  progress.finish();
-  return report;
+  std::vector<NeedleReport> reports;
+  for (const Asked& checkpoint : asked) reports.push_back(ask(checkpoint, options));
+  return reports;
 }
 
 }  // namespace keen

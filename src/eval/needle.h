@@ -29,7 +29,7 @@ enum class Found : uint8_t { number, first_digit, nothing };
 inline constexpr std::array<std::string_view, 3> kFoundNames = {"number", "first_digit", "nothing"};
 constexpr std::string_view name_of(Found found) { return kFoundNames[static_cast<size_t>(found)]; }
 
-// Spaces before what was written do not count, nor does what comes after as many characters as `number` has.
+// Spaces before what was written do not count, nor does what comes behind `number`, unless it is a digit.
 Found grade(std::string_view written, std::string_view number);
 
 struct NeedleTrial {
@@ -71,10 +71,12 @@ struct NeedleReport {
 // The head with the highest score in a trial that has scores.
 HeadScore top_score(const NeedleTrial& trial);
 
-// Asks. Every checkpoint is asked the same questions if its tokenizer and data are the same. Texts go through
-// the model together, as many as a training micro-batch has tokens for. Raises Exit::usage for contexts that
-// are too short or beyond learned positions, Exit::data (no tokenizer, no text, text too short for a
-// context), Exit::checkpoint, Exit::non_finite.
-NeedleReport find_needles(const std::string& checkpoint, const NeedleOptions& options);
+// Asks one checkpoint after the other, the same questions where their tokenizers are the same. Texts go
+// through a model together, as many as a training micro-batch has tokens for. Before the first one is asked
+// raises, for any of them, Exit::usage for contexts that are too short or beyond learned positions, and where
+// their own validation data is not one and the same; Exit::data (no tokenizer, no text, text too short for a
+// context or with needles in it), Exit::checkpoint; and later Exit::non_finite.
+std::vector<NeedleReport> find_needles(const std::vector<std::string>& checkpoints,
+                                       const NeedleOptions& options);
 
 }  // namespace keen

@@ -14,7 +14,7 @@ namespace keen {
 
 namespace {
 
-constexpr double kCellWidth = 46, kCellHeight = 30, kLeft = 64, kTop = 44, kGap = 26, kCaption = 24,
+constexpr double kCellWidth = 56, kCellHeight = 30, kLeft = 64, kTop = 44, kGap = 26, kCaption = 24,
                  kBelow = 44, kMargin = 16, kWidest = 760;
 constexpr std::string_view kFaint = "#6a6a6a", kWords = "#444444";
 
@@ -32,20 +32,35 @@ std::string shade(double value) {
   return text;
 }
 
+// Bold, at 12.
+double name_width(const std::string& name) { return text_width(name, 13.5); }
+
+// Names differ at their ends: what is too long loses its beginning.
+std::string shortened_name(const std::string& name, double width) {
+  if (name_width(name) <= width) return name;
+  const auto continues = [&](size_t at) { return (static_cast<unsigned char>(name[at]) & 0xC0) == 0x80; };
+  size_t begin = 1;
+  while (begin < name.size() && (continues(begin) || name_width("…" + name.substr(begin)) > width)) ++begin;
+  return "…" + name.substr(begin);
+}
+
 struct Layout {
-  size_t across, down;  // maps beside and below each other
-  double map_width, map_height, width, height;
+  size_t across, down;                                      // maps beside and below each other
+  double map_width, map_height, slot_width, width, height;  // a slot has room for a map and for its name
 };
 
 Layout layout_of(const HeatMaps& maps) {
   Layout layout{};
   layout.map_width = static_cast<double>(maps.columns.size()) * kCellWidth;
   layout.map_height = static_cast<double>(maps.rows.size()) * kCellHeight;
-  const auto fitting = static_cast<size_t>((kWidest - kLeft - kMargin + kGap) / (layout.map_width + kGap));
+  layout.slot_width = layout.map_width;
+  for (const HeatMap& map : maps.maps)
+    layout.slot_width = std::max(layout.slot_width, std::min(name_width(map.name), kWidest / 2));
+  const auto fitting = static_cast<size_t>((kWidest - kLeft - kMargin + kGap) / (layout.slot_width + kGap));
   layout.across = std::clamp<size_t>(fitting, 1, maps.maps.size());
   layout.down = (maps.maps.size() + layout.across - 1) / layout.across;
   const auto across = static_cast<double>(layout.across), down = static_cast<double>(layout.down);
-  layout.width = std::max(kLeft + across * (layout.map_width + kGap) - kGap + kMargin,
+  layout.width = std::max(kLeft + across * (layout.slot_width + kGap) - kGap + kMargin,
                           kMargin + text_width(maps.title, 15) + kMargin);
   layout.height = kTop + down * (kCaption + layout.map_height + kBelow) + kMargin / 2;
   return layout;
@@ -53,8 +68,7 @@ Layout layout_of(const HeatMaps& maps) {
 
 void draw_map(Svg& svg, const HeatMaps& maps, const HeatMap& map, double left, double top,
               const Layout& layout, bool leftmost) {
-  svg.text(left, top - 7, shortened(map.name, static_cast<size_t>(layout.map_width / text_width("x", 13.5))),
-           {.size = 12, .bold = true});
+  svg.text(left, top - 7, shortened_name(map.name, layout.slot_width), {.size = 12, .bold = true});
   for (size_t row = 0; row < maps.rows.size(); ++row) {
     const double y = top + static_cast<double>(row) * kCellHeight;
     if (leftmost)
@@ -91,7 +105,7 @@ std::string heat_map_figure(const HeatMaps& maps) {
   svg.text(kMargin, 24, maps.title, {.size = 15, .bold = true});
   for (size_t i = 0; i < maps.maps.size(); ++i) {
     const auto column = static_cast<double>(i % layout.across), row = static_cast<double>(i / layout.across);
-    const double left = kLeft + column * (layout.map_width + kGap),
+    const double left = kLeft + column * (layout.slot_width + kGap),
                  top = kTop + kCaption + row * (kCaption + layout.map_height + kBelow);
     if (i % layout.across == 0)
       svg.text(left - 7, top - 7, maps.row_label, {.size = 12, .colour = kFaint, .anchor = Anchor::end});

@@ -41,7 +41,9 @@ Inspection inspect_runs(const fs::path& path, const InspectOptions& options) {
   table.left_aligned(1);
   std::string problems;
   Json runs = Json::array();
-  for (const fs::path& directory : runs_inside(path)) {
+  const std::vector<fs::path> directories = runs_inside(path);
+  Progress progress("reading " + path.string(), std::ssize(directories), "runs");
+  for (const fs::path& directory : directories) {
     const std::string name = directory.filename().string();
     try {
       Inspection run = inspect_run(directory, options);
@@ -54,11 +56,12 @@ Inspection inspect_runs(const fs::path& path, const InspectOptions& options) {
           {{"kind", "run"}, {"path", directory.string()}, {"whole", false}, {"problem", error.what()}});
       problems += fmt::format("\n{}", error.what());
     }
+    progress.update(std::ssize(runs));
   }
   result.json["runs"] = std::move(runs);
   result.json["whole"] = problems.empty();
   result.text =
-      title(path, fmt::format("a directory of {}", counted(std::ssize(runs_inside(path)), "run")), options) +
+      title(path, fmt::format("a directory of {}", counted(std::ssize(directories), "run")), options) +
       table.str(0, options.colour);
   if (!problems.empty())
     result.problem =

@@ -12,6 +12,9 @@ namespace keen {
 namespace {
 
 constexpr std::string_view kMark = "#8a8a8a";
+// The first tokens of a text are hard for every model and would press the rest flat: they alone may leave the
+// picture.
+constexpr double kFirstTokens = 16;
 
 struct Line {
   Curve mean, low, high;
@@ -29,13 +32,15 @@ Line line_of(const PositionCurve& from) {
   return line;
 }
 
-void mark_context(Chart& chart, int64_t context) {
+// `row` keeps the words of near contexts apart.
+void mark_context(Chart& chart, int64_t context, int row) {
   const Panel& panel = chart.panels[0];
   const double x = panel.x(std::log10(static_cast<double>(context)));
   chart.svg.line(x, panel.top(), x, panel.bottom(), {.colour = kMark, .width = 1.2, .dash = "4 3"});
   // Beside the line, on the side with more room.
   const bool left = x - panel.left() > panel.right() - x;
-  chart.svg.text(left ? x - 5 : x + 5, panel.top() + 12, fmt::format("trained on {}", with_commas(context)),
+  chart.svg.text(left ? x - 5 : x + 5, panel.top() + 12 + 13 * row,
+                 fmt::format("trained on {}", with_commas(context)),
                  {.size = 11, .colour = "#444444", .anchor = left ? Anchor::end : Anchor::start});
 }
 
@@ -44,20 +49,22 @@ void mark_context(Chart& chart, int64_t context) {
 std::string position_figure(const std::vector<PositionCurve>& curves) {
   std::vector<Line> lines;
   std::vector<Look> looks;
-  std::vector<double> losses;
+  std::vector<double> losses, first_losses;
   std::set<int64_t> contexts;
   double last = 1;
   for (const PositionCurve& curve : curves) {
     lines.push_back(line_of(curve));
     looks.push_back(look_of(looks.size(), curve.name));
-    for (const PositionPoint& point : curve.points) losses.push_back(point.loss);
+    for (const PositionPoint& point : curve.points)
+      (point.last < kFirstTokens ? first_losses : losses).push_back(point.loss);
     if (!curve.points.empty()) last = std::max(last, curve.points.back().last);
   }
   for (const PositionCurve& curve : curves)
     if (static_cast<double>(curve.trained_context) <= last) contexts.insert(curve.trained_context);
 
-  // The first tokens of a text are hard for every model: they may press the rest flat.
-  const Extent y = robust_range(losses, Cut::above).value_or(Extent{});
+  if (losses.empty()) losses.swap(first_losses);
+  const auto [low, high] = std::ranges::minmax(losses);
+  const Extent y{low, high};
   const double margin = 0.06 * (y.high - y.low);
   ChartPlan plan;
   plan.title = "Loss by position, nats a token";
@@ -69,7 +76,8 @@ std::string position_figure(const std::vector<PositionCurve>& curves) {
   plan.x_log = true;
   Chart chart(plan);
   const Panel& panel = chart.panels[0];
-  for (const int64_t context : contexts) mark_context(chart, context);
+  int row = 0;
+  for (const int64_t context : contexts) mark_context(chart, context, row++);
   panel.clipped(chart.svg, [&] {
     for (size_t i = 0; i < lines.size(); ++i)
       if (!lines[i].low.empty())
@@ -85,8 +93,8 @@ std::string position_figure(const std::vector<PositionCurve>& curves) {
       }
     }
   });
-  const double highest = *std::ranges::max_element(losses);
-  if (highest > y.high + margin) chart.note(fmt::format("up to {:.4g} above", highest));
+  if (!first_losses.empty() && std::ranges::max(first_losses) > y.high + margin)
+    chart.note(fmt::format("first tokens: up to {:.4g}", std::ranges::max(first_losses)));
   if (std::ranges::any_of(lines, [](const Line& line) { return !line.low.empty(); }))
     chart.note("band: one standard error");
   return chart.svg.str();

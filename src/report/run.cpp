@@ -6,6 +6,7 @@
 
 #include "io/file.h"
 #include "model/gpt.h"
+#include "train/checkpoint_manifest.h"
 #include "train/metrics.h"
 #include "train/run_config.h"
 
@@ -382,14 +383,16 @@ RunRecord read_run(const fs::path& directory) { return read_run_below(directory,
 
 bool is_run(const fs::path& directory) {
   std::error_code ignored;
-  return fs::exists(directory / "metrics.jsonl", ignored) || fs::exists(directory / "config.json", ignored);
+  const auto has = [&](std::string_view name) { return fs::exists(directory / name, ignored); };
+  return has("metrics.jsonl") || (has("config.json") && !has(kManifestFile));
 }
 
 std::vector<fs::path> runs_inside(const fs::path& directory) {
   std::vector<fs::path> runs;
   std::error_code error;
   for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error))
-    if (is_run(entry->path())) runs.push_back(entry->path());
+    if (!entry->path().filename().native().starts_with('.') && is_run(entry->path()))
+      runs.push_back(entry->path());
   std::sort(runs.begin(), runs.end());
   return runs;
 }

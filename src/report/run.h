@@ -76,7 +76,8 @@ struct RunRecord {
 // once.
 RunRecord read_run(const std::filesystem::path& directory);
 
-// Whether a directory is a run's: it has a config or a log. And those right inside of a directory, by name.
+// Whether a directory is a run's: it has a log, or a config and is no checkpoint. And those right inside of a
+// directory whose names do not begin with a dot, by name.
 bool is_run(const std::filesystem::path& directory);
 std::vector<std::filesystem::path> runs_inside(const std::filesystem::path& directory);
 

@@ -153,6 +153,7 @@ TEST(Inspect, ADirectoryOfRunsIsATableOfThem) {
   const Outcome damaged = shell.keen({"inspect", "runs"});
   expect_error(Outcome{damaged.exit, "", damaged.err}, 4, {"runs/b", "step_00000006"});
   EXPECT_NE(on_one_line(damaged.out).find("1 of 2 whole"), std::string::npos) << damaged.out;
+  expect_error(shell.keen({"inspect", "runs/b/checkpoints"}), 2, {"without a run inside"});
 }
 
 TEST(Inspect, ARunThatTrainsAndOneThatWasKilledAreTold) {

@@ -42,8 +42,8 @@ struct TextRun : TinyRun {
     config.evaluate.every = 0;
     attention(attention_json);
   }
-  NeedleReport find(const NeedleOptions& options) const {
-    return find_needles(path("run").string(), options);
+  NeedleReport find(const NeedleOptions& options, const std::string& run = "run") const {
+    return find_needles({path(run).string()}, options).front();
   }
 };
 
@@ -58,7 +58,8 @@ NeedleOptions small_grid() {
 TEST(Grade, ComparesDigitByDigit) {
   EXPECT_EQ(grade("8106422", "8106422"), Found::number);
   EXPECT_EQ(grade(" 8106422.", "8106422"), Found::number);
-  EXPECT_EQ(grade("  81064229", "8106422"), Found::number) << "what comes after is no matter";
+  EXPECT_EQ(grade("  8106422 9", "8106422"), Found::number) << "what comes after is no matter";
+  EXPECT_EQ(grade("81064229", "8106422"), Found::first_digit) << "but this is another number";
   EXPECT_EQ(grade(" 8106423", "8106422"), Found::first_digit);
   EXPECT_EQ(grade("810642", "8106422"), Found::first_digit);
   EXPECT_EQ(grade(" 7106422", "8106422"), Found::nothing);
@@ -92,7 +93,7 @@ TEST(FindNeedles, AsksEveryCheckpointTheSame) {
   EXPECT_EQ(report.trained_context, 160);
   options.scores = true;
   options.sets = {"batch.micro_sequences=1"};
-  const NeedleReport alone = run.find(options), other = find_needles(run.path("other").string(), options);
+  const NeedleReport alone = run.find(options), other = run.find(options, "other");
   const std::vector<std::pair<int64_t, double>> places = {{150, 0}, {150, 60}, {200, 0}, {200, 60}};
   for (size_t i = 0; i < 4; ++i) {
     EXPECT_EQ(std::pair(report.cells[i].context, report.cells[i].depth), places[i]);
@@ -110,7 +111,7 @@ TEST(FindNeedles, AsksEveryCheckpointTheSame) {
   // SSMax swapped in: s is new.
   NeedleOptions swapped = small_grid();
   swapped.sets = {"model.attention=ssmax"};
-  EXPECT_EQ(find_needles(run.path("other").string(), swapped).swapped.size(), 2u);
+  EXPECT_EQ(run.find(swapped, "other").swapped.size(), 2u);
 }
 
 // The score is the attention of the prompt's last row on the number's tokens, and the model answers what it
@@ -182,14 +183,38 @@ TEST(FindNeedles, RefusesWhatCannotBe) {
   expect_error(Exit::usage, {"--rope-theta"}, [&] { run.find(options); });
   run.config.data.tokenizer.reset();
   run.train("without", run.config);
-  expect_error(Exit::data, {"needle", "--tokenizer"},
-               [&] { find_needles(run.path("without").string(), small_grid()); });
+  expect_error(Exit::data, {"needle", "--tokenizer"}, [&] { run.find(small_grid(), "without"); });
   run.config.data.validation.reset();
   run.train("blind", run.config);
   options = small_grid();
   options.tokenizer = (run.directory / "text/tokenizer.model").string();
-  expect_error(Exit::data, {"data.validation", "--data"},
-               [&] { find_needles(run.path("blind").string(), options); });
+  expect_error(Exit::data, {"data.validation", "--data"}, [&] { run.find(options, "blind"); });
+}
+
+// The text to hide a number in is one and the same for all, and holds no needle itself.
+TEST(FindNeedles, RefusesTextThatWouldMislead) {
+  TextRun run;
+  run.train("run", run.config);
+  NeedleDataOptions taught;
+  taught.source = run.directory / "text";
+  taught.directory = run.directory / "needles";
+  taught.context = 160;
+  taught.windows = 8;
+  taught.validation_windows = 4;
+  write_needle_data(taught);
+  run.config.data.validation = (run.directory / "needles/val_*.bin").string();
+  run.train("taught", run.config);
+  expect_error(Exit::data, {"needles/val_", "--data"}, [&] { run.find(small_grid(), "taught"); });
+
+  run.config.data.validation = (run.directory / "text/train_*.bin").string();
+  run.train("other", run.config);
+  NeedleOptions options = small_grid();
+  const auto both = [&] {
+    return find_needles({run.path("run").string(), run.path("other").string()}, options);
+  };
+  expect_error(Exit::usage, {"other validation data", "--data"}, both);
+  options.data = (run.directory / "text/val_*.bin").string();
+  EXPECT_EQ(both()[0].cells[0].trials[0].number, both()[1].cells[0].trials[0].number);
 }
 
 // Beyond the training context, against NumPy (scripts/make_needle_golden.py).
