@@ -335,6 +335,7 @@ int64_t free_bytes(const std::filesystem::path& path) {
     if (errno != ENOENT || parent == place) return -1;
     place = parent;
   }
+  if (status.f_blocks == 0) return -1;  // some file systems of user space do not count
   return static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
 }
 

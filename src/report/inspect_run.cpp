@@ -58,6 +58,11 @@ std::string changes_of(const Json& event) {
   return text;
 }
 
+std::string signal_of(const Json& event) {
+  const std::string signal = text_in(event, "signal");
+  return signal.empty() ? "a signal" : "signal " + signal;
+}
+
 // One event in words; empty for those that other lines tell.
 std::string told(const Json& event) {
   const std::string name = text_in(event, "event");
@@ -69,7 +74,7 @@ std::string told(const Json& event) {
                        text_in(event, "parent_step"), loss_in(event, "loss_before"),
                        loss_in(event, "loss_after"));
   if (name == "stop" && text_in(event, "reason") == "signal")
-    return fmt::format("stopped by signal {} after step {}", text_in(event, "signal"), step);
+    return fmt::format("stopped by {} after step {}", signal_of(event), step);
   if (name == "stop") return fmt::format("ended after step {}", step);
   if (name == "non_finite")
     return fmt::format("step {}: not finite{}", step,
@@ -120,7 +125,7 @@ std::string state_of(const RunRecord& run, const std::vector<Json>& events, bool
   const Json& last = events.back();
   const bool stopped = text_in(last, "event") == "stop";
   if (stopped && text_in(last, "reason") == "signal")
-    return fmt::format("stopped by signal {}; the same command goes on", text_in(last, "signal"));
+    return fmt::format("stopped by {}; the same command goes on", signal_of(last));
   if (stopped && run.planned_steps && step_in(last) < *run.planned_steps)
     return "stopped where stop_after said; the schedule goes on";
   if (stopped) return "finished";

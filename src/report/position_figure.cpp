@@ -65,7 +65,7 @@ std::string position_figure(const std::vector<PositionCurve>& curves) {
   if (losses.empty()) losses.swap(first_losses);
   const auto [low, high] = std::ranges::minmax(losses);
   const Extent y{low, high};
-  const double margin = 0.06 * (y.high - y.low);
+  const double margin = std::max(0.06 * (y.high - y.low), 0.001);
   ChartPlan plan;
   plan.title = "Loss by position, nats a token";
   plan.looks = looks;

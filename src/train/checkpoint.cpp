@@ -198,6 +198,9 @@ TrainState parse_state(std::string_view text, const std::string& source, const P
       state.parent = Parent{parent.at("path").get<std::string>(), count(parent, "step"),
                             parent.at("hash").get<std::string>()};
     const Json& updates = json.at("updates");
+    if (!updates.is_object())
+      fail(Exit::checkpoint, "{}: \"updates\" is {}; should be a count for each parameter", source,
+           json_line(updates));
     for (const Param& param : params.all())
       state.updates.push_back(param.learned && updates.contains(param.name) ? count(updates, param.name) : 0);
   } catch (const Json::exception& error) {
@@ -228,9 +231,12 @@ Checkpoint save_checkpoint(const fs::path& checkpoints, const SaveRequest& reque
     verify_before_naming(temporary);
     publish(temporary, checkpoints / name, warn);
     sync_directory(checkpoints);
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     discard(temporary);
-    if (error.exit != Exit::storage) throw;
+    const auto* own = dynamic_cast<const Error*>(&error);
+    const bool of_storage = own != nullptr ? own->exit == Exit::storage
+                                           : dynamic_cast<const fs::filesystem_error*>(&error) != nullptr;
+    if (!of_storage) throw;
     fail(Exit::storage,
          "checkpoint of step {} not saved: {}; the whole checkpoint needs {} bytes, {} are free",
          request.state.step, error.what(), checkpoint_bytes(request.params, request.params.master().dtype),
@@ -238,7 +244,7 @@ Checkpoint save_checkpoint(const fs::path& checkpoints, const SaveRequest& reque
   }
   checkpoint.directory = checkpoints / name;
   fault::moment("published", checkpoints.native());
-  prune_checkpoints(checkpoints, request.keep, request.keep_steps, warn);
+  prune_checkpoints(checkpoints, request.keep, request.keep_steps, warn, request.state.step);
   return checkpoint;
 }
 

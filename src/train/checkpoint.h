@@ -87,10 +87,10 @@ Checkpoint save_checkpoint(const std::filesystem::path& checkpoints, const SaveR
 int64_t checkpoint_bytes(const Params& params, DType dtype);
 
 // Deletes whole checkpoints but the newest `keep` and those in `keep_steps`, and only once one that stays has
-// been read back and found whole. Never touched: damaged ones, unfinished ones, and files that keen did not
-// write. What cannot be deleted is a warning.
+// been read back and found whole, as that of `verified_step` has just been. Never touched: damaged ones,
+// unfinished ones, and files that keen did not write. What cannot be deleted is a warning.
 void prune_checkpoints(const std::filesystem::path& checkpoints, int64_t keep,
-                       const std::vector<int64_t>& keep_steps, const Warn& warn);
+                       const std::vector<int64_t>& keep_steps, const Warn& warn, int64_t verified_step = -1);
 // Removes what killed processes left half-written or half-deleted. For the holder of the run directory's
 // lock.
 void clean_up_checkpoints(const std::filesystem::path& checkpoints, const Warn& warn);

@@ -36,7 +36,8 @@ std::vector<int64_t> steps_in(const fs::path& checkpoints) {
   std::vector<int64_t> steps;
   for (const std::string& name : names_in(checkpoints)) {
     const int64_t step = step_of_name(name);
-    if (step < 0 || !fs::is_directory(checkpoints / name)) continue;
+    std::error_code ignored;
+    if (step < 0 || !fs::is_directory(checkpoints / name, ignored)) continue;
     const auto files = names_in(checkpoints / name);
     if (std::any_of(files.begin(), files.end(), is_ours)) steps.push_back(step);
   }
@@ -89,18 +90,18 @@ void remove_checkpoint_files(const fs::path& directory) {
 }
 
 void prune_checkpoints(const fs::path& checkpoints, int64_t keep, const std::vector<int64_t>& keep_steps,
-                       const Warn& warn) {
+                       const Warn& warn, int64_t verified_step) {
   keep = std::max<int64_t>(keep, 1);
   int64_t kept = 0;
   for (const int64_t step : steps_in(checkpoints)) {
     const fs::path path = checkpoints / checkpoint_name(step);
     try {
       // The newest one that stays must be whole to the last bit; for the others the sizes are enough.
-      if (kept == 0)
+      if (kept == 0 && step != verified_step)
         verify_checkpoint(path);
       else
         read_checkpoint(path);
-    } catch (const Error&) {
+    } catch (const std::exception&) {
       continue;
     }
     if (kept < keep)

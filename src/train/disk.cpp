@@ -40,8 +40,7 @@ int64_t bytes_in(const fs::path& directory) {
 }  // namespace
 
 DiskNeed disk_need(const RunConfig& config, const Params& params, DType dtype) {
-  const int64_t last =
-      std::min(config.schedule.steps, config.schedule.stop_after.value_or(config.schedule.steps));
+  const int64_t last = config.schedule.last_step();
   const int64_t validations = config.evaluate.every > 0 ? last / config.evaluate.every + 1 : 0;
   const int64_t kept = config.checkpoint.keep + std::ssize(config.checkpoint.keep_steps);
   const int64_t heads = config.model.layers * config.model.heads;

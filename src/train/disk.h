@@ -11,8 +11,8 @@ namespace keen {
 
 struct DiskNeed {
   int64_t checkpoint_bytes = 0;  // of one
-  int64_t checkpoints =
-      0;                  // that lie there at a time at most: those that are kept, and the one being written
+  // That lie there at a time at most: those that are kept, and the one being written.
+  int64_t checkpoints = 0;
   int64_t log_bytes = 0;  // metrics.jsonl, and TensorBoard's files; about
 
   int64_t bytes() const { return checkpoints * checkpoint_bytes + log_bytes; }

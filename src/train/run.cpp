@@ -68,9 +68,7 @@ class Run {
   void evaluate();
   void save(bool must);
   [[noreturn]] void stop_by_signal();
-  int64_t last_step() const {
-    return std::min(config_.schedule.steps, config_.schedule.stop_after.value_or(config_.schedule.steps));
-  }
+  int64_t last_step() const { return config_.schedule.last_step(); }
   bool save_is_due() const;
   bool evaluation_is_due() const;
 
@@ -232,6 +230,7 @@ void Run::resume(const Checkpoint& checkpoint) {
   elapsed_before_s_ = trainer_.state.elapsed_s;
   Json changed = Json::object();
   bool owed = false;
+  if (step < last_step()) check_room();
   if (directory_ != nullptr) {
     for (const Difference& d : differences(directory_->read_config(), config_))
       changed[d.key] = {d.left, d.right};
@@ -244,7 +243,6 @@ void Run::resume(const Checkpoint& checkpoint) {
   }
   evaluation_is_owed_ = agreed(owed);
   if (step >= last_step() && !evaluation_is_owed_) return;
-  check_room();
   record_event("resume", {{"step", step}, {"changed", changed}});
   say(fmt::format("Resuming {} after step {}\n", path_.string(), step));
 }
@@ -379,13 +377,15 @@ void Run::save(bool must) {
     saver_->save(must);
   else
     serve_pieces(trainer_.gpt.params, comm_);
-  work.reset();
-  if (must) agreed(true);  // no rank leaves before the checkpoint is there
+  agreed(true);  // here the others wait for as long as it takes, and none leaves before a last checkpoint is
+                 // there
 }
 
 void Run::complete_save() noexcept {
+  if (!saver_) return;
+  const LongWork work(comm_, "completing a save");
   try {
-    if (saver_) saver_->finish();
+    saver_->finish();
   } catch (const std::exception& error) {
     warn(fmt::format("not saved: {}", error.what()));
   }
@@ -394,7 +394,9 @@ void Run::complete_save() noexcept {
 void Run::stop_by_signal() {
   const int signal = stop_signal();
   save(true);
-  record_event("stop", {{"step", trainer_.state.step}, {"reason", "signal"}, {"signal", signal}});
+  Json stop = {{"step", trainer_.state.step}, {"reason", "signal"}};
+  if (signal != 0) stop["signal"] = signal;  // else it came to another rank
+  record_event("stop", stop);
   ends_together_ = true;
   fail(Exit::stopped,
        "stopped by {} after step {}; the state is saved, and the same command goes on from there",
@@ -453,7 +455,11 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
       fork = "\n" + describe(plan_fork(trainer.gpt.params, config, *config.init.from, train, warn));
     write_out(dry_run_report({config, trainer, train, validation_data, comm.size(), 0, path.string()}) +
               fork);
-    check_room(disk_need_of(config, trainer), path, warn);
+    try {
+      check_room(disk_need_of(config, trainer), path, warn);
+    } catch (const Error& error) {
+      warn(error.what());  // the plan itself is no less true
+    }
     if (!kCudaBuilt && trainer.device() == Device::cuda)
       warn(
           "this build has no CUDA backend, so nothing of this can run here; it is planned for a build that "

@@ -3,6 +3,7 @@
 // --help-config.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <filesystem>
@@ -71,6 +72,7 @@ struct ScheduleConfig {
   double final_lr_fraction = 0.1;  // of lr, reached at the last step (cosine, linear, wsd)
   double decay_fraction = 0.2;     // of steps, at the end (wsd)
   std::optional<int64_t> stop_after;
+  int64_t last_step() const { return std::min(steps, stop_after.value_or(steps)); }
   void fields(Fields& f);
 };
 

@@ -13,8 +13,9 @@
 namespace keen {
 
 // The saves of one run, one at a time, by its rank 0; the other ranks are in serve_pieces during `save`.
-// Where the trainer has no snapshot `save` returns when all is done. Everything that the log and the console
-// are told is told in the calling thread, by the first of these calls that finds a save at its end.
+// Where the trainer has no snapshot `save` returns when all is done. The log and the console are told of a
+// save's end in the calling thread, by the first of these calls that finds it; warnings may come from
+// another.
 class Saver {
  public:
   // What it refers to must outlive it. `saved_step` is that of the checkpoint the run goes on from, or -1.

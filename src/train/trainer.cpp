@@ -300,8 +300,10 @@ void Trainer::read_batch(int64_t first_sequence, int32_t* inputs, int32_t* targe
 // A run that saves at its end alone has nothing to do meanwhile.
 bool Trainer::takes_snapshot() const {
   const CheckpointConfig& checkpoint = config_.checkpoint;
+  const int64_t last = config_.schedule.last_step();
+  const auto on_its_way = [last](int64_t step) { return step > 0 && step < last; };
   return comm_.rank() == 0 && checkpoint.background &&
-         (checkpoint.every > 0 || !checkpoint.keep_steps.empty());
+         (on_its_way(checkpoint.every) || std::ranges::any_of(checkpoint.keep_steps, on_its_way));
 }
 
 std::vector<MemoryUse> Trainer::memory() const {

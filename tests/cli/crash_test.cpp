@@ -61,9 +61,9 @@ constexpr Place kInStep[] = {{"data:kill", 80},   {"forward:kill", 80}, {"backwa
 
 enum Kind { in_save_by_place, in_save_by_clock, in_start, in_cut, in_step, at_random, kKinds };
 
-class CrashTest : public ::testing::Test {
+class SlowCrashTest : public ::testing::Test {
  protected:
-  CrashTest() : shell(Medium::memory), random(number_of("KEEN_CRASH_SEED", 1)) {
+  SlowCrashTest() : shell(Medium::memory), random(number_of("KEEN_CRASH_SEED", 1)) {
     shell.configure({{"model", {{"attention", "ssmax"}}},
                      {"schedule", {{"steps", kSteps}}},
                      {"evaluate", {{"every", 10}}},
@@ -224,7 +224,7 @@ class CrashTest : public ::testing::Test {
   bool torn_ = false;  // the log ends in the middle of a line
 };
 
-TEST_F(CrashTest, TheSameCommandGoesOnAfterEveryKill) {
+TEST_F(SlowCrashTest, TheSameCommandGoesOnAfterEveryKill) {
   const auto start = std::chrono::steady_clock::now();
   ASSERT_EQ(shell.train({"--run-dir", "whole", "--set", "checkpoint.keep=1000"}).exit, 0);
   const auto whole = std::chrono::steady_clock::now() - start;

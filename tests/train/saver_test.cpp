@@ -61,7 +61,8 @@ TEST_F(SaverTest, TrainingGoesOnWhileASaveIsWritten) {
   const auto saves = run.events("background", "save");
   ASSERT_EQ(saves.size(), 3u);
   EXPECT_GT(saves[0]["save_ms"].get<double>(), 500);
-  EXPECT_LT(saves[0]["save_stall_ms"].get<double>(), 300) << "the copy alone";
+  EXPECT_LT(saves[0]["save_stall_ms"].get<double>(), saves[0]["save_ms"].get<double>() / 2)
+      << "the copy alone";
   EXPECT_GT(saves[1]["save_stall_ms"].get<double>(), 300) << "which waited for the one before";
   EXPECT_EQ(saves[2]["save_stall_ms"], saves[2]["save_ms"]) << "the run waits for the last one";
 
