@@ -116,8 +116,9 @@ TEST(Ranks, EachProcessTakesItsShareOfTheOptimizersState) {
 TEST(Ranks, ASaveMayTakeLongerThanTheLimit) {
   RankRun shell;
   const std::string pause = "KEEN_FAULT=fsync@optimizer.safetensors:pause";
-  const std::vector<std::string> more = {"--set", "parallel.timeout_s=1", "--set", "batch.sequences=6",
-                                         "--set", "evaluate.every=0"};
+  const std::vector<std::string> more = {
+      "--set", "parallel.timeout_s=1", "--set", "batch.sequences=6",
+      "--set", "evaluate.every=0",     "--set", "checkpoint.background=false"};
   std::vector<RankRun::Job> jobs;
   for (const std::string zero : {"0", "1"}) {
     auto arguments = more;
@@ -284,6 +285,17 @@ TEST(Ranks, ANonFiniteLossStopsAllWithTheirExitCode) {
   const auto outcomes = shell.end_of(shell.start_ranks(2, {"--set", "optimizer.lr=1e38"}));
   for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome.exit, 5) << outcome.err;
   EXPECT_EQ(outcomes[1].err, "");
+}
+
+// A run that ends by an error completes the save in progress, however long that takes.
+TEST(Ranks, AnErrorWaitsForTheSaveInProgress) {
+  RankRun shell;
+  const std::string faults = "KEEN_FAULT=fsync@step_00000004.tmp:pause:2,gradients:nan:6";
+  const auto outcomes = shell.end_of(shell.start_ranks(2, {"--set", "parallel.timeout_s=1"}, {faults}));
+  for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome.exit, 5) << outcome.err;
+  EXPECT_TRUE(outcomes[0].says("step 6")) << outcomes[0].err;
+  EXPECT_EQ(shell.names("runs/c/checkpoints"), std::vector<std::string>{"step_00000004"});
+  EXPECT_EQ(shell.keen({"inspect", "runs/c"}).exit, 0);
 }
 
 // One rank alone computes a NaN: no rank updates, all stop, and the run goes on as if it had not been.

@@ -47,7 +47,8 @@ class ForeignCheckpoint : public ::testing::Test {
     TrainState state;
     state.step = 10;
     state.updates.assign(gpt_.params.all().size(), 10);
-    save_checkpoint(checkpoints, {.params = gpt_.params, .state = state, .config = std::string(config)}, warn_);
+    save_checkpoint(checkpoints, {.params = gpt_.params, .state = state, .config = std::string(config)},
+                    warn_);
   }
 
   // Writes a manifest that says what it should, but for `change`, and has its right hash.
