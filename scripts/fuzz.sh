@@ -23,7 +23,15 @@ usage() {
 minutes=5 install=true chosen=()
 while (($# > 0)); do
   case $1 in
-    --minutes) minutes=${2-}; shift ;;
+    --minutes)
+      if (($# < 2)); then
+        echo "fuzz: --minutes: should be followed by a number" >&2
+        usage >&2
+        exit 2
+      fi
+      minutes=$2
+      shift
+      ;;
     --no-install) install=false ;;
     -h | --help) usage; exit 0 ;;
     *)

@@ -164,9 +164,9 @@ void HostCommunicator::works_on(std::string_view what) {
   said_that_it_works_ = false;
 }
 
-void HostCommunicator::give_up(std::string_view what) {
-  start(what, [this] { give_up(ask_others()); });
-  for (;;) std::this_thread::sleep_for(milliseconds(1000));
+void HostCommunicator::ask_or_give_up(std::string_view what, const std::function<bool()>& came) {
+  start(what, [this, &came] { ask_or_give_up(came); });
+  finish();
 }
 
 void HostCommunicator::serve(const std::function<std::unique_ptr<Messages>()>& connect) {
@@ -294,11 +294,8 @@ void HostCommunicator::wait() {
     noted = Clock::now();
     answer_notes();
     if (seconds_since(started) <= limit_s) continue;
-    const Answers answers = ask_others();
-    if (messages_->poll()) return;
-    if (!answers.are_an_excuse(rank_)) give_up(answers);
+    ask_or_give_up([this] { return messages_->poll(); });
     started = Clock::now();
-    lower_rank_asked_ = false;
   }
 }
 
@@ -333,10 +330,24 @@ void HostCommunicator::answer(const Note& got) {
       fmt::format("{} takes longer than parallel.timeout_s = {:g}; the other ranks wait", work, timeout_s_));
 }
 
-void HostCommunicator::hear_answers(Answers& answers, milliseconds time) {
-  for (const auto asked = Clock::now(); Clock::now() - asked < time && !answers.are_an_excuse(rank_);) {
+// Asks everybody where they are. Several ranks find out at about the same time that they have waited too
+// long: the lowest of them speaks at once, and the others where it has not ended them soon after.
+void HostCommunicator::ask_or_give_up(const std::function<bool()>& came) {
+  for (int rank = 0; rank < size_; ++rank)
+    if (rank != rank_) messages_->send_note(rank, note(Note::Kind::question));
+  Answers answers{.places = std::vector<std::string>(static_cast<size_t>(size_)), .somebody_works = false};
+  if (!hear_answers(answers, kAnswerTime, came) &&
+      !(lower_rank_asked_ && hear_answers(answers, 2 * kAnswerTime, came)))
+    give_up(answers);
+  lower_rank_asked_ = false;
+}
+
+// True as soon as there is a reason not to give up.
+bool HostCommunicator::hear_answers(Answers& answers, milliseconds time, const std::function<bool()>& came) {
+  for (const auto began = Clock::now(); Clock::now() - began < time;) {
     abort_if_asked();
-    messages_->poll();
+    messages_->poll();  // learns that another rank has ended the run
+    if (came()) return true;
     while (const auto got = messages_->next_note()) {
       answer(*got);  // whoever asks answers by that
       answers.somebody_works |= got->doing == Note::Doing::working;
@@ -344,24 +355,14 @@ void HostCommunicator::hear_answers(Answers& answers, milliseconds time) {
       answers.places.at(static_cast<size_t>(got->from)) = fmt::format(
           "is in step {}, {}{}", got->step, does[static_cast<size_t>(got->doing)], got->what.data());
     }
+    if (answers.are_an_excuse(rank_)) return true;
     std::this_thread::sleep_for(milliseconds(1));
   }
+  return false;
 }
 
-// Asks everybody where they are.
-HostCommunicator::Answers HostCommunicator::ask_others() {
-  for (int rank = 0; rank < size_; ++rank)
-    if (rank != rank_) messages_->send_note(rank, note(Note::Kind::question));
-  Answers answers{.places = std::vector<std::string>(static_cast<size_t>(size_)), .somebody_works = false};
-  hear_answers(answers, kAnswerTime);
-  return answers;
-}
-
-// Says who does not answer, and ends the run. Several ranks find out at about the same time: the lowest of
-// them speaks at once, and the others where it has not ended them soon after.
-void HostCommunicator::give_up(Answers answers) {
-  const int64_t step = step_;
-  if (lower_rank_asked_) hear_answers(answers, 2 * kAnswerTime);
+// Says who does not answer, and ends the run.
+void HostCommunicator::give_up(const Answers& answers) {
   std::vector<int> silent;
   std::string others;
   for (int rank = 0; rank < size_; ++rank) {
@@ -374,7 +375,7 @@ void HostCommunicator::give_up(Answers answers) {
   }
   write_err(
       fmt::format("{}keen: rank {}: step {}: waited for {} for longer than parallel.timeout_s = {:g}; {}{}\n",
-                  clear_line(stderr), rank_, step, waits_for_, timeout_s_,
+                  clear_line(stderr), rank_, step_.load(), waits_for_, timeout_s_,
                   silent.empty()       ? "every rank answers:"
                   : silent.size() == 1 ? fmt::format("rank {} does not answer", silent[0])
                                        : fmt::format("ranks {} do not answer", fmt::join(silent, ", ")),

@@ -40,10 +40,12 @@ class HostCommunicator final : public Communicator {
   int64_t bytes_sent() const override { return bytes_sent_; }
   [[noreturn]] void abort(Exit exit) override;
 
-  // For collectives that go another way, from any thread: how long a rank may wait in this step, and the end
-  // of the run when this one has waited longer for `what`, saying who does not answer.
+  // For collectives that go another way, from any thread: how long a rank may wait in this step, and what to
+  // do when this one has waited longer for `what`. That asks the others where they are, and returns when
+  // `came` says, in another thread, that there is no more to wait for, or when they have an excuse, for as
+  // long again; else it ends the run, saying who does not answer.
   double limit_s() const;
-  [[noreturn]] void give_up(std::string_view what);
+  void ask_or_give_up(std::string_view what, const std::function<bool()>& came);
 
  private:
   struct Job {
@@ -71,9 +73,9 @@ class HostCommunicator final : public Communicator {
   void answer_notes();
   void answer(const Note& got);
   Note note(Note::Kind kind);
-  void hear_answers(Answers& answers, std::chrono::milliseconds time);
-  Answers ask_others();
-  void give_up(Answers answers);
+  void ask_or_give_up(const std::function<bool()>& came);
+  bool hear_answers(Answers& answers, std::chrono::milliseconds time, const std::function<bool()>& came);
+  void give_up(const Answers& answers);
   void abort_if_asked();
 
   std::unique_ptr<Messages> messages_;

@@ -162,6 +162,7 @@ class NcclCommunicator final : public Communicator {
   std::string waits_for() const;
   std::string error_of_nccl() const;
   bool is_overdue();
+  void wait_anew();
 
   const std::unique_ptr<HostCommunicator> host_;
   std::optional<const Nccl> nccl_;
@@ -359,7 +360,6 @@ CudaEvent NcclCommunicator::take_event() {
 }
 
 void NcclCommunicator::watch() {
-  cudaSetDevice(device_);  // or asking for an event would wake up GPU 0
   std::unique_lock lock(mutex_);
   while (!changed_.wait_for(lock, kWatchInterval, [this] { return ends_; })) {
     const std::string error = error_of_nccl();
@@ -367,7 +367,15 @@ void NcclCommunicator::watch() {
     if (error.empty() && !overdue) continue;
     const std::string what = waits_for();
     lock.unlock();
-    if (error.empty()) host_->give_up(what);
+    if (error.empty()) {
+      host_->ask_or_give_up(what, [this] {
+        const std::lock_guard asking(mutex_);
+        return !is_overdue();
+      });
+      lock.lock();
+      wait_anew();
+      continue;
+    }
     write_err(fmt::format("{}keen: rank {}: step {}: {}: {}\n", clear_line(stderr), rank(), step_.load(),
                           what, error));
     host_->abort(Exit::communication);
@@ -386,7 +394,9 @@ std::string NcclCommunicator::error_of_nccl() const {
   return fmt::format("NCCL: {} ({})", nccl_->error_string(error), nccl_->last_error(nullptr));
 }
 
+// Here, or in the thread of the host's communicator.
 bool NcclCommunicator::is_overdue() {
+  cudaSetDevice(device_);  // or asking for an event would wake up GPU 0
   const Clock::time_point now = Clock::now();
   const auto too_long = [&](Clock::time_point begun) {
     return std::chrono::duration<double>(now - begun).count() > host_->limit_s();
@@ -401,6 +411,12 @@ bool NcclCommunicator::is_overdue() {
   Operation& next = operations_.front();
   if (!next.begun && next.begins.done()) next.begun = now;
   return next.begun && too_long(*next.begun);
+}
+
+void NcclCommunicator::wait_anew() {
+  const Clock::time_point now = Clock::now();
+  if (call_) call_->begun = now;
+  if (!operations_.empty() && operations_.front().begun) operations_.front().begun = now;
 }
 
 }  // namespace

@@ -1,50 +1,24 @@
 #include "comm/tcp_mesh.h"
 
-#include <poll.h>
-
 #include <algorithm>
 #include <cstring>
 #include <random>
 #include <string_view>
 #include <thread>
 
+#include "comm/tcp_door.h"
 #include "core/console.h"
 
 namespace keen {
 
+using namespace tcp;
+
 namespace {
 
-constexpr uint64_t kMagic = 0x736b6e61726e6b6b;  // "kknranks"
-constexpr uint32_t kVersion = 2;                 // of this protocol, and of Note
-constexpr double kHelloTime_s = 10;              // a caller who has not said who he is by then is shown out
-constexpr double kAttemptTime_s = 5;             // for one address of rank 0, before the next one is tried
-constexpr double kStopTime_s = 0.1;              // so long nobody looks whether he was stopped
-constexpr double kSilentTime_s = 10;             // then a rank says on standard error what it waits for
+constexpr double kAttemptTime_s = 5;  // for one address of rank 0, before the next one is tried
+constexpr double kStopTime_s = 0.1;   // so long nobody looks whether he was stopped
+constexpr double kSilentTime_s = 10;  // then a rank says on standard error what it waits for
 constexpr uint64_t kLongestReply = uint64_t{1} << 24;
-
-enum class Purpose : uint32_t { join, data, notes };
-
-// What a caller says first. Magic and version stay where they are in all versions.
-struct Hello {
-  uint64_t magic = kMagic;
-  uint32_t version = kVersion;
-  Purpose purpose = Purpose::join;
-  int32_t rank = 0, size = 0;
-  uint64_t session = 0;        // of data and notes: what rank 0 said to all ranks of this run
-  int32_t port = 0;            // of join: where this rank listens
-  std::array<char, 68> job{};  // zero-terminated
-};
-constexpr size_t kHelloBegin = sizeof(uint64_t) + sizeof(uint32_t);
-
-// What rank 0 and another rank say to each other after that; `length` bytes follow.
-struct Reply {
-  enum class Kind : uint32_t { table, refusal, ready, go };
-  uint64_t magic = kMagic;
-  uint32_t version = kVersion;
-  Kind kind = Kind::table;
-  uint64_t session = 0;  // of a refusal: its exit code
-  uint64_t length = 0;
-};
 
 std::string listed(const std::vector<int>& ranks) {
   return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "));
@@ -60,22 +34,6 @@ Hello hello_of(const TcpPlace& place) {
 
 bool is_this_host_only(const std::string& address) {
   return address == "localhost" || address == "::1" || address.starts_with("127.");
-}
-
-// False when the other side has gone.
-bool reply(const Socket& socket, Reply::Kind kind, std::span<const std::byte> content, uint64_t session,
-           Time until) {
-  Reply head;
-  head.kind = kind;
-  head.session = session;
-  head.length = content.size();
-  return send_all(socket, bytes_of(head), until) == Moved::all &&
-         send_all(socket, content, until) == Moved::all;
-}
-
-void refuse(const Socket& socket, std::string_view why, Exit exit = Exit::communication) {
-  reply(socket, Reply::Kind::refusal, std::as_bytes(std::span(why)), static_cast<uint64_t>(exit),
-        seconds_from_now(1));
 }
 
 [[noreturn]] void raise_refusal(const Reply& head, const std::string& why) {
@@ -95,66 +53,6 @@ class Patience {
  private:
   Time until_ = seconds_from_now(kSilentTime_s);
   bool said_ = false;
-};
-
-struct Caller {
-  Socket socket;
-  Hello hello;
-  size_t heard = 0;  // bytes of it
-  Time until = seconds_from_now(kHelloTime_s);
-  bool is_known() const { return heard == sizeof hello; }
-};
-
-// A listener, and those who have called it but not yet said who they are. Nobody is waited for alone.
-class Door {
- public:
-  Door(int port, bool this_host_only) : listener_(listen_at(port)), this_host_only_(this_host_only) {}
-  int port() const { return Address::here(listener_).port(); }
-
-  // Those who have said who they are; none at `until`, or as soon as something comes at one of `watched`.
-  std::vector<Caller> wait(Time until, const std::vector<Socket>& watched) {
-    std::vector<pollfd> wanted{{listener_.descriptor(), POLLIN, 0}};
-    for (const Caller& caller : callers_) {
-      wanted.push_back({caller.socket.descriptor(), POLLIN, 0});
-      until = std::min(until, caller.until);
-    }
-    for (const Socket& socket : watched)
-      if (socket) wanted.push_back({socket.descriptor(), POLLIN, 0});
-    ::poll(wanted.data(), wanted.size(), milliseconds_until(until));
-    for (Socket socket = accept_from(listener_); socket; socket = accept_from(listener_))
-      if (!this_host_only_ || Address::there(socket).is_loopback())
-        callers_.push_back({std::move(socket), {}, 0});
-    std::vector<Caller> known;
-    std::vector<Caller> unknown;
-    for (Caller& caller : callers_)
-      if (listen_to(caller)) (caller.is_known() ? known : unknown).push_back(std::move(caller));
-    callers_ = std::move(unknown);
-    return known;
-  }
-
- private:
-  // False when the caller has gone, is none of ours, or takes too long.
-  static bool listen_to(Caller& caller) {
-    const auto rest = writable_bytes_of(caller.hello).subspan(caller.heard);
-    const ssize_t got = ::recv(caller.socket.descriptor(), rest.data(), rest.size(), 0);
-    if (got == 0 || (got < 0 && !is_for_later(errno))) return false;
-    if (got > 0) caller.heard += static_cast<size_t>(got);
-    if (caller.heard < kHelloBegin) return Clock::now() < caller.until;
-    if (caller.hello.magic != kMagic) return false;
-    if (caller.hello.version != kVersion) {
-      refuse(caller.socket,
-             fmt::format("rank 0 speaks version {} of the protocol between ranks and this rank "
-                         "version {}: start the same build of keen everywhere",
-                         kVersion, caller.hello.version));
-      return false;
-    }
-    caller.hello.job.back() = '\0';
-    return caller.is_known() || Clock::now() < caller.until;
-  }
-
-  Socket listener_;
-  bool this_host_only_;
-  std::vector<Caller> callers_;
 };
 
 // One rank while the ranks connect; `controls_` are the connections between rank 0 and the others that this

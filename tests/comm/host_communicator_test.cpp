@@ -3,7 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <cstdlib>
+#include <deque>
 #include <numeric>
+#include <optional>
 #include <random>
 
 #include "ranks.h"
@@ -142,6 +146,94 @@ TEST(HostCommunicatorWait, GoesOnWhileRankZeroSaysThatItWorks) {
         EXPECT_EQ(ones[0], 3);
       },
       0.2);
+}
+
+// What comes while the others are asked is not waited for any longer.
+TEST(HostCommunicatorWait, EndsAsSoonAsItHasCome) {
+  on_ranks(
+      2,
+      [](HostCommunicator& comm) {
+        for (const int64_t step : {1, 2}) comm.at_step(step);
+        if (comm.rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(400));
+        const auto begin = std::chrono::steady_clock::now();
+        std::array<double, 1> ones = {1};
+        comm.sum(ones, "what comes late");
+        EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(1500));
+      },
+      0.2);
+}
+
+// Rank 1 of 2; of rank 0 there is only a script. Asked where it is, it asks itself, says that it works when
+// the time to answer is over, and then does what is waited for.
+class BesideAScript final : public Messages {
+ public:
+  int rank() const override { return 1; }
+  int size() const override { return 2; }
+  void start_send(int, std::span<const std::byte>) override { done_ = false; }
+  void start_receive(int, std::span<std::byte>) override { done_ = false; }
+  bool poll() override { return done_ = done_ || is_past(3000); }
+  void send_note(int, const Note& note) override {
+    if (note.kind != Note::Kind::question || asked_) return;
+    asked_ = std::chrono::steady_clock::now();
+    notes_ = {{0, {.kind = Note::Kind::question, .doing = Note::Doing::waiting}},
+              {2400, {.kind = Note::Kind::answer, .doing = Note::Doing::working}}};
+  }
+  std::optional<Note> next_note() override {
+    if (notes_.empty() || !is_past(notes_.front().first)) return {};
+    const Note note = notes_.front().second;
+    notes_.pop_front();
+    return note;
+  }
+  void abort(int exit) override { std::_Exit(exit); }
+
+ private:
+  bool is_past(int milliseconds) const {
+    return asked_ && std::chrono::steady_clock::now() - *asked_ > std::chrono::milliseconds(milliseconds);
+  }
+
+  bool done_ = true;
+  std::optional<std::chrono::steady_clock::time_point> asked_;
+  std::deque<std::pair<int, Note>> notes_;  // and after how many milliseconds they come
+};
+
+TEST(HostCommunicatorWait, HearsALateExcuse) {
+  HostCommunicator comm([] { return std::make_unique<BesideAScript>(); }, 0.2);
+  for (const int64_t step : {1, 2}) comm.at_step(step);
+  std::array<double, 1> ones = {1};
+  comm.sum(ones, "what comes after it");
+}
+
+// As a collective of a device does: it waits, and asks the others by this communicator.
+TEST(HostCommunicatorAsk, GoesOnWithAnExcuseOrWhenItHasCome) {
+  on_ranks(3, [](HostCommunicator& comm) {
+    std::array<double, 1> ones = {1};
+    {
+      std::optional<LongWork> work;
+      if (comm.rank() == 0) work.emplace(comm, "something long");
+      comm.sum(ones, "the others");  // rank 0 works when they ask
+      if (comm.rank() != 0) comm.ask_or_give_up("the gradients", [] { return false; });
+      comm.sum(ones, "the others");
+    }
+    // Nobody works any more.
+    const auto begin = std::chrono::steady_clock::now();
+    const auto came = [&] {
+      return std::chrono::steady_clock::now() - begin > std::chrono::milliseconds(300);
+    };
+    if (comm.rank() != 0) comm.ask_or_give_up("the gradients", came);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(1500));
+  });
+}
+
+TEST(HostCommunicatorAsk, EndsTheRunWithoutAnExcuse) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto ask = [](HostCommunicator& comm) {
+    comm.at_step(5);
+    if (comm.rank() == 1) comm.ask_or_give_up("the gradients", [] { return false; });
+    std::this_thread::sleep_for(std::chrono::hours(1));
+  };
+  EXPECT_EXIT(on_ranks(2, ask), ::testing::ExitedWithCode(7),
+              "rank 1: step 5: waited for the gradients for longer than .*; every rank answers:\n"
+              "  rank 0 is in step 5, computing");
 }
 
 // As within MPI_Init: what does not look at `stopped` is ended with the process.
