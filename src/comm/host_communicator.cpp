@@ -60,7 +60,7 @@ HostCommunicator::HostCommunicator(const std::function<std::unique_ptr<Messages>
   const auto connected = [this] { return connected_; };
   while (!changed_.wait_for(lock, kIdle, connected)) {
     if (!stopped || !stopped() || changed_.wait_for(lock, kAnswerTime, connected)) continue;
-    write_err("keen: stopped by a signal while the ranks connected; there was nothing to save\n");
+    write_err(fmt::format("keen: {}\n", kStoppedWhileConnecting));
     _exit(static_cast<int>(Exit::stopped));
   }
   if (!connect_error_) return;

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace keen {
 
@@ -62,6 +63,9 @@ struct TcpPlace {
 TcpPlace tcp_place_of_environment();
 // Whether this process was asked to stop; empty: nobody asks.
 using Stopped = std::function<bool()>;
+// What becomes of a rank that was.
+inline constexpr std::string_view kStoppedWhileConnecting =
+    "stopped by a signal while the ranks connected; there was nothing to save";
 // Connects the ranks of a launch with each other: rank 0 listens at the port, and tells everybody where the
 // others are. Raises Exit::communication when they have not all come within `timeout_s`, naming those that
 // have not, or when two say that they are the same one; Exit::stopped when one of them is `stopped` first.

@@ -72,13 +72,13 @@ class MpiMessages final : public Messages {
   }
 
   void abort(int exit) override {
-    std::fflush(nullptr);
     // OpenMPI's MPI_Abort asks mpirun how to word its message, and waits for ever where that already ends the
-    // job.
+    // job. A thread that writes to a full pipe holds its stream for as long.
     std::thread([exit] {
       std::this_thread::sleep_for(kAbortTime);
       std::_Exit(exit);
     }).detach();
+    std::fflush(nullptr);
     MPI_Abort(MPI_COMM_WORLD, exit);
     std::_Exit(exit);
   }

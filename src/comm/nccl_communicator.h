@@ -13,8 +13,8 @@ namespace keen {
 // that the process sees, or the only one, where a launcher shows each rank its own.
 //
 // A thread watches what was begun. When a collective that this rank's device has reached takes longer than
-// the host's ranks may wait for each other, or NCCL reports an error, it says so and ends the run with exit
-// code 7.
+// the host's ranks may wait for each other and they have no excuse (see LongWork), or NCCL reports an error,
+// it says so and ends the run with exit code 7.
 //
 // Fails with Exit::device where a host has fewer GPUs than ranks, two ranks have the same GPU, or the library
 // of NCCL is missing, and with Exit::communication where NCCL cannot connect the ranks. Of several ranks none

@@ -217,7 +217,8 @@ Socket accept_from(const Socket& listener) {
   return socket;
 }
 
-Socket connect_to(const Address& address, Time until, std::string& why_not) {
+Socket connect_to(const Address& address, Time until, std::string& why_not,
+                  const std::function<Time(Time)>& soon) {
   Socket socket(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!socket && is_out_of_descriptors(errno)) fail_for_want_of_descriptors();
   if (!socket) return why_not = std::strerror(errno), Socket();
@@ -226,7 +227,8 @@ Socket connect_to(const Address& address, Time until, std::string& why_not) {
   set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1);
   if (::connect(socket.descriptor(), address.data(), address.length()) != 0) {
     if (errno != EINPROGRESS && errno != EINTR) return why_not = std::strerror(errno), Socket();
-    if (!wait_for(socket, POLLOUT, until)) return why_not = "no answer", Socket();
+    while (!wait_for(socket, POLLOUT, soon ? soon(until) : until))
+      if (Clock::now() >= until) return why_not = "no answer", Socket();
     int error = 0;
     socklen_t length = sizeof error;
     getsockopt(socket.descriptor(), SOL_SOCKET, SO_ERROR, &error, &length);

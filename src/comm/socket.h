@@ -7,6 +7,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -98,8 +99,10 @@ Socket listen_at(int port);
 // The next one who has come, or no socket when nobody has. Raises Exit::communication when there are too many
 // open files.
 Socket accept_from(const Socket& listener);
-// Connects, or gives up at `until`: no socket then, and why.
-Socket connect_to(const Address& address, Time until, std::string& why_not);
+// Connects, or gives up at `until`: no socket then, and why. Where there is `soon`, it is asked again and
+// again until when to wait at most before it is asked once more, and may raise.
+Socket connect_to(const Address& address, Time until, std::string& why_not,
+                  const std::function<Time(Time)>& soon = {});
 
 enum class Moved : uint8_t { all, closed, too_late };
 // Wait until all bytes have moved, the other side has closed, or it is too late.

@@ -77,6 +77,7 @@ class Start {
   void as_other();
   // At most `until`, and soon enough to look again whether this rank was stopped, which is raised.
   Time soon(Time until) const;
+  Socket connect_to(const Address& address, Time until, std::string& why_not) const;
   void await_word(const Socket& socket, Time until) const;
 
   // Of rank 0.
@@ -130,10 +131,12 @@ TcpMesh Start::connect() {
 }
 
 Time Start::soon(Time until) const {
-  if (stopped_ && stopped_())
-    fail(Exit::stopped,
-         "rank {} was stopped by a signal while the ranks connected; there was nothing to save", place_.rank);
+  if (stopped_ && stopped_()) fail(Exit::stopped, "rank {} was {}", place_.rank, kStoppedWhileConnecting);
   return std::min(until, seconds_from_now(kStopTime_s));
+}
+
+Socket Start::connect_to(const Address& address, Time until, std::string& why_not) const {
+  return keen::connect_to(address, until, why_not, [this](Time late) { return soon(late); });
 }
 
 // Until something has come, or `until`.

@@ -39,9 +39,10 @@ def ip(*words):
 
 
 class Hosts:
-    """Two namespaces; the names and addresses are this process's own."""
+    """Two namespaces, whose names are this process's own, and the ranks that run there, which end with them."""
 
     def __init__(self):
+        self.ranks = []
         self.names = [f"keen{os.getpid()}{letter}" for letter in "ab"]
         self.addresses = ["10.213.7.1", "10.213.7.2"]
 
@@ -65,6 +66,10 @@ class Hosts:
         return self
 
     def __exit__(self, *_):
+        for rank in self.ranks:
+            rank.kill()
+        for rank in self.ranks:
+            rank.communicate()
         for name in self.names:
             ip("netns", "delete", name)
 
@@ -76,6 +81,7 @@ class Hosts:
                                MASTER_ADDR=self.addresses[0], OMP_NUM_THREADS="1")
             ranks.append(subprocess.Popen(["ip", "netns", "exec", self.names[host], *command], cwd=folder,
                                           env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+            self.ranks.append(ranks[-1])
         return ranks
 
 
@@ -105,7 +111,7 @@ def main():
     if os.geteuid() != 0 or subprocess.run(["sh", "-c", "command -v ip"], capture_output=True).returncode != 0:
         print("skipped: network namespaces take root and iproute2")
         sys.exit(SKIPPED)
-    with Hosts() as hosts, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Hosts() as hosts:
         write_shard(os.path.join(folder, "train.bin"), 5000, 300)
         with open(os.path.join(folder, "c.json"), "w") as file:
             json.dump(CONFIG, file)

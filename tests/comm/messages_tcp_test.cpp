@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "comm/messages.h"
+#include "comm/tcp_door.h"
 #include "core/check.h"
 #include "free_port.h"
 
@@ -368,6 +370,53 @@ TEST(TcpStart, AStopIsHeardAndTold) {
     for (const Outcome& outcome : outcomes)
       expect_says(outcome, fmt::format("rank {} was stopped by a signal", stopped), Exit::stopped);
   }
+}
+
+// Rank 1 has come, and is where nothing answers who calls: at a listener whose queue is full.
+TEST(TcpStart, AStopIsHeardWhileARankIsCalled) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in full = loopback(0);
+  socklen_t length = sizeof full;
+  ASSERT_EQ(::bind(listener, reinterpret_cast<const sockaddr*>(&full), length), 0);
+  ASSERT_EQ(::listen(listener, 0), 0);
+  ASSERT_EQ(::getsockname(listener, reinterpret_cast<sockaddr*>(&full), &length), 0);
+  std::vector<int> queue;
+  for (int i = 0; i < 8; ++i) {
+    queue.push_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    ::connect(queue.back(), reinterpret_cast<const sockaddr*>(&full), sizeof full);
+  }
+
+  const int port = testing::free_port();
+  std::atomic<bool> now = false;
+  std::array<Outcome, 3> outcomes;
+  std::vector<std::thread> threads;
+  for (const int rank : {0, 2})
+    threads.emplace_back([&, rank] {
+      outcomes[static_cast<size_t>(rank)] = outcome_of(
+          [&] { connect_tcp(place_of(rank, 3, port), kPlenty_s, [&, rank] { return now && rank == 2; }); });
+    });
+  tcp::Hello hello;
+  hello.rank = 1;
+  hello.size = 3;
+  hello.port = ntohs(full.sin_port);
+  Socket one;
+  std::string why_not;
+  const Time until = seconds_from_now(kPlenty_s);
+  while (!one)
+    one =
+        connect_to(Address(Address::Wire{0, 0, static_cast<uint16_t>(port), {127, 0, 0, 1}}), until, why_not);
+  ASSERT_EQ(send_all(one, bytes_of(hello), until), Moved::all);
+  // Rank 2 calls when all have come and were told so.
+  ASSERT_TRUE(wait_for_bytes(one, until));
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  const Time signal = Clock::now();
+  now = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LT(Clock::now() - signal, std::chrono::milliseconds(1500));
+  for (const int rank : {0, 2})
+    expect_says(outcomes[static_cast<size_t>(rank)], "rank 2 was stopped by a signal", Exit::stopped);
+  for (const int socket : queue) ::close(socket);
+  ::close(listener);
 }
 
 TEST(TcpStart, WhatAnswersIsNoRankZero) {
