@@ -75,7 +75,7 @@ RunConfig fifty_steps(TinyRun& run, Precision precision, bool tied) {
   return run.config;
 }
 
-TEST(RankTrainers, AnyNumberOfThemTrainsTheSame) {
+TEST(SlowRankTrainers, AnyNumberOfThemTrainsTheSame) {
   TinyRun run;
   for (const auto& [precision, tolerance] :
        {std::pair{Precision::fp64, 1e-10}, std::pair{Precision::fp32, 1e-5}})
