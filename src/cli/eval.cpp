@@ -3,6 +3,7 @@
 
 #include "cli/commands.h"
 #include "core/console.h"
+#include "eval/checkpoint_config.h"
 #include "eval/evaluate.h"
 #include "io/file.h"
 #include "report/position_figure.h"
@@ -43,6 +44,7 @@ class EvalCommand final : public Command {
     options_.sets = model_.sets();
     expect_directory_of("--per-position", per_position_);
     expect_directory_of("--svg", svg_);
+    for (const std::string& checkpoint : checkpoints_) expect_checkpoint(checkpoint);
     std::vector<Evaluation> evaluations;
     for (const std::string& checkpoint : checkpoints_)
       evaluations.push_back(evaluate_checkpoint(checkpoint, options_));
@@ -54,6 +56,13 @@ class EvalCommand final : public Command {
   }
 
  private:
+  // Before any of them is evaluated.
+  void expect_checkpoint(const std::string& path) const {
+    if (path.ends_with(".bin"))
+      fail(Exit::usage, "{} is a shard and no checkpoint; put the pattern of --data in quotes", path);
+    load_checkpoint_config(path, options_.sets, options_.rope_theta);
+  }
+
   static std::string table(const std::vector<Evaluation>& evaluations) {
     Table table({"checkpoint", "step", "context", "windows", "tokens", "loss", "perplexity"});
     for (const Evaluation& e : evaluations)

@@ -120,7 +120,10 @@ std::string styled(std::string_view text, Style style, bool colour) {
 }
 
 void write_out(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
-void write_err(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); }
+void write_err(std::string_view text) {
+  std::fflush(stdout);  // where both go to one place, what was said first stands first
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
 
 void write_warning(std::string_view sentence) {
   write_err(fmt::format("{}keen: {} {}\n", clear_line(stderr),

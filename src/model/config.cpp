@@ -72,7 +72,12 @@ class AttentionReader {
     const std::string name = value.get<std::string>();
     if (std::find(kAttentionNames.begin(), kAttentionNames.end(), name) != kAttentionNames.end())
       return attention_of_kind(name, context_);
-    problem(place, value, fmt::format("{}; the nearest is {}", names, nearest_name(name, kAttentionNames)));
+    if (name.starts_with('[') || name.starts_with('{'))
+      problem(place, value,
+              "is no JSON; the shell takes its quotes unless the whole argument is in others: "
+              "--set 'model.attention=[\"softmax\", \"ssmax\"]'");
+    else
+      problem(place, value, fmt::format("{}; the nearest is {}", names, nearest_name(name, kAttentionNames)));
     return std::nullopt;
   }
 

@@ -30,8 +30,9 @@ void refuse_other_config(const RunConfig& before, const RunConfig& now, const Ru
   fail(Exit::usage,
        "{}: this run cannot go on with another config:{}\nTo start a new run from its weights:\n  keen train "
        "{} "
-       "--run-dir NEW --init-from {}",
-       directory.path().string(), lines, options.config_path, directory.path().string());
+       "--run-dir NEW --init-from {}\nTo begin anew: name another --run-dir, or delete {}",
+       directory.path().string(), lines, options.config_path, directory.path().string(),
+       directory.path().string());
 }
 
 // Of several ranks an error of one is the end of all, with its exit code. While what the communicator still

@@ -68,6 +68,7 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
 RunDirectory::~RunDirectory() {
   std::error_code ignored;
   fs::remove(path_ / kHolderFile, ignored);
+  fs::remove(path_, ignored);  // where it is empty: the run never began
   ::close(descriptor_);
 }
 
