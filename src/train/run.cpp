@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void warn(const std::string& sentence) { write_warning(sentence); }
+bool stopped() { return stop_signal() != 0; }
 
 // A fixed key that changed makes another run of it: refused, with the command that would start that one.
 void refuse_other_config(const RunConfig& before, const RunConfig& now, const RunDirectory& directory,
@@ -69,7 +69,6 @@ void check_same_everywhere(Communicator& comm, const RunConfig& config, const Da
 
 // What every rank does. `ends_together` tells whether what this raises is raised by all of them.
 void train_rank(const RunConfig& config, const RunOptions& options, Communicator& comm, bool& ends_together) {
-  const auto stopped = [] { return stop_signal() != 0; };
   const bool leads = comm.rank() == 0;
   check_batch(config, comm.size());
   const Dataset train(config.data.train, config.model.vocab_size, stopped);
@@ -84,16 +83,16 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
     if (!leads) return;
     std::string fork;
     if (config.init.from)
-      fork = "\n" + describe(plan_fork(trainer.gpt.params, config, *config.init.from, train, warn));
+      fork = "\n" + describe(plan_fork(trainer.gpt.params, config, *config.init.from, train, write_warning));
     write_out(dry_run_report({config, trainer, train, validation_data, comm.size(), 0, path.string()}) +
               fork);
     try {
-      check_room(disk_need(config, trainer.gpt.params, wide(trainer.gpt.dtype)), path, warn);
+      check_room(disk_need(config, trainer.gpt.params, wide(trainer.gpt.dtype)), path, write_warning);
     } catch (const Error& error) {
-      warn(error.what());  // the plan itself is no less true
+      write_warning(error.what());  // the plan itself is no less true
     }
     if (!kCudaBuilt && trainer.device() == Device::cuda)
-      warn(
+      write_warning(
           "this build has no CUDA backend, so nothing of this can run here; it is planned for a build that "
           "has "
           "one (cmake -DKEEN_CUDA=ON). To train with this build: --set device=cpu");
@@ -103,7 +102,7 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
   if (leads) {
     const LongWork work(comm, "opening the run's directory");
     directory.emplace(path);
-    clean_up_checkpoints(directory->checkpoints(), warn);
+    clean_up_checkpoints(directory->checkpoints(), write_warning);
     if (!directory->is_new()) refuse_other_config(directory->read_config(), config, *directory, options);
   }
   fault::moment("plan");
@@ -132,7 +131,6 @@ void train_rank(const RunConfig& config, const RunOptions& options, Communicator
 void run_training(const RunConfig& config, const RunOptions& options) {
   catch_stop_signals();
   fault::moment("start");
-  const auto stopped = [] { return stop_signal() != 0; };
   const std::unique_ptr<Communicator> comm =
       make_communicator(resolve_device(config.device), config.parallel.timeout_s, stopped);
   bool ends_together = false;

@@ -22,8 +22,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-void warn(const std::string& sentence) { write_warning(sentence); }
-
 // What was asked for; a config that names no parent continues a fork as the fork that it is, so that the
 // directory never forgets its parent, even when the fork was killed before its first checkpoint.
 RunConfig with_parent_of(RunConfig config, const RunDirectory& directory) {
@@ -55,7 +53,7 @@ Run::Run(const RunConfig& config, const fs::path& path, RunDirectory* directory,
 // Nothing where the run is new.
 std::optional<Checkpoint> Run::checkpoint_to_resume() const {
   if (directory_->is_new()) return std::nullopt;
-  auto checkpoint = newest_checkpoint(directory_->checkpoints(), warn);
+  auto checkpoint = newest_checkpoint(directory_->checkpoints(), write_warning);
   if (!checkpoint && has_checkpoints(directory_->checkpoints()))
     fail(Exit::checkpoint,
          "{}: no checkpoint is whole; restore one, or delete the directory to start the run anew",
@@ -102,7 +100,7 @@ void Run::start() {
   if (config_.init.from)
     fork = fork_run(trainer_, config_, *config_.init.from, train_, validation_,
                     [this](const std::string& sentence) {
-                      if (directory_ != nullptr) warn(sentence);
+                      if (directory_ != nullptr) write_warning(sentence);
                     });
   open_log();
   if (!fork) return record_event("start", {{"step", 0}});
@@ -119,16 +117,16 @@ void Run::start() {
 
 void Run::check_room() const {
   if (directory_ == nullptr) return;
-  keen::check_room(disk_need(config_, trainer_.gpt.params, wide(trainer_.gpt.dtype)), path_, warn);
+  keen::check_room(disk_need(config_, trainer_.gpt.params, wide(trainer_.gpt.dtype)), path_, write_warning);
 }
 
 // From here on the directory is this run's.
 void Run::open_log() {
   if (directory_ == nullptr) return;
   directory_->write_config(config_text_);
-  metrics_.emplace(directory_->metrics(), warn);
+  metrics_.emplace(directory_->metrics(), write_warning);
   saver_.emplace(directory_->checkpoints(), config_.checkpoint, config_text_, trainer_, comm_, *metrics_,
-                 log_, warn, save_begun_at_);
+                 log_, write_warning, save_begun_at_);
 }
 
 void Run::resume(const Checkpoint& checkpoint) {
@@ -174,7 +172,7 @@ void Run::train() {
     return;
   }
   if (config_.log.tensorboard && directory_ != nullptr)
-    tensorboard_.emplace(path_, trainer_.state.step, trainer_.state.tokens, warn);
+    tensorboard_.emplace(path_, trainer_.state.step, trainer_.state.tokens, write_warning);
   started_ = Clock::now();
   sent_before_ = comm_.bytes_sent();
   if (evaluation_is_owed_) {
@@ -260,8 +258,8 @@ void Run::skip_step(const StepResult& result) {
   ends_together_ = false;
   ++trainer_.state.skipped_steps;
   if (directory_ != nullptr)
-    warn(fmt::format("step {}: {}; the batch is left out ({} so far)", step, what,
-                     trainer_.state.skipped_steps));
+    write_warning(fmt::format("step {}: {}; the batch is left out ({} so far)", step, what,
+                              trainer_.state.skipped_steps));
 }
 
 void Run::evaluate() {
@@ -302,7 +300,7 @@ void Run::complete_save() noexcept {
   try {
     saver_->finish();
   } catch (const std::exception& error) {
-    warn(fmt::format("not saved: {}", error.what()));
+    write_warning(fmt::format("not saved: {}", error.what()));
   }
 }
 
