@@ -133,7 +133,7 @@ void after_product(Context& ctx, const Gemm& args, const GemmScratch& scratch) {
   if (args.a_sums) add_column_sums(ctx, args.a_sums, args.a, scratch.sums);
 }
 
-bool fast_bf16(Device device) { return device == Device::cuda || onednn_has_bf16(); }
+bool fast_bf16(Device device) { return device == Device::cuda || onednn_is_fast_at_bf16(); }
 
 template <> void gemm_on<Device::cpu>(Context& ctx, const Gemm& args, const GemmScratch& scratch) {
   const Gemm product = plain_product(args);

@@ -28,8 +28,8 @@ struct Gemm {
 // rounding. On CUDA the bias of a bf16 product is rounded to bf16 first, and ctx.time_gemms chooses the
 // algorithm, and whether one kernel computes the product and what goes along with it; without it kernels of
 // their own do the latter, as on the CPU. Where one kernel does, nothing is rounded in between. All three
-// sizes are at least 1; accumulate needs a c of the wide type; c may alias nothing. A processor without bf16
-// arithmetic multiplies bf16 operands as float32 copies in scratch: slower, and as exact.
+// sizes are at least 1; accumulate needs a c of the wide type; c may alias nothing. A processor that is
+// not fast at bf16 multiplies bf16 operands as float32 copies in scratch: as exact.
 void gemm(Context& ctx, const Gemm& args);
 
 // Whether this machine multiplies bf16 matrices faster than float32 ones: what `precision: auto` asks.

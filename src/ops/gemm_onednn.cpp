@@ -171,10 +171,17 @@ int64_t onednn_workspace_bytes(Context& ctx, const Gemm& args) {
 
 void onednn_gemm(Context& ctx, const Gemm& args, Tensor workspace) { products_of(ctx).run(args, workspace); }
 
-bool onednn_has_bf16() {
+bool onednn_is_fast_at_bf16() {
   const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-  const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
-  return (isa & needed) == needed;
+  const auto has = [isa](dnnl::cpu_isa needed) {
+    return (isa & static_cast<unsigned>(needed)) == static_cast<unsigned>(needed);
+  };
+#if defined(__x86_64__)
+  const bool intel = __builtin_cpu_is("intel");
+#else
+  const bool intel = false;
+#endif
+  return has(dnnl::cpu_isa::avx512_core_amx) || (has(dnnl::cpu_isa::avx512_core_bf16) && !intel);
 }
 
 }  // namespace keen::ops
