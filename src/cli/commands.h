@@ -12,6 +12,7 @@ namespace keen {
 void add_train_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_needle_command(CLI::App& app);
+void add_recall_command(CLI::App& app);
 void add_sample_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);

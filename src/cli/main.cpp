@@ -84,6 +84,7 @@ int run(int argc, char** argv) {
   keen::add_train_command(app);
   keen::add_eval_command(app);
   keen::add_needle_command(app);
+  keen::add_recall_command(app);
   keen::add_sample_command(app);
   keen::add_tokenize_command(app);
   keen::add_compare_command(app);

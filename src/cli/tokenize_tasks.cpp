@@ -50,7 +50,9 @@ class NeedleDataCommand final : public Command {
         ->required();
     add_common(*this, options_);
     footer(
-        "Each window of context + 1 tokens is a question of \"keen needle\" with its answer.\n\n"
+        "Each window is a text as \"keen needle\" shows it, but with several needles in it, and several "
+        "questions "
+        "and answers at its end: with one answer a window a small model learns next to nothing.\n\n"
         "  keen tokenize needle data/gcide --context 256 --out data/needle-256\n"
         "  keen train configs/quickstart-needle.json");
   }
@@ -61,27 +63,26 @@ class NeedleDataCommand final : public Command {
   NeedleDataOptions options_;
 };
 
-class RecallCommand final : public Command {
+class RecallDataCommand final : public Command {
  public:
-  RecallCommand() : Command("Keys and values in noise, asked for at the end: a recall task", "recall") {
-    add_option("--context", options_.shape.context, "Tokens a window")
+  RecallDataCommand()
+      : Command("Keys and values in noise, and questions: data for \"keen recall\"", "recall") {
+    add_option("--context", options_.context, "The model's context, in tokens")
         ->check(within(1, 1e8))
         ->type_name("N")
         ->capture_default_str();
-    add_option("--pairs", options_.shape.pairs, "Keys with a value in each window")
+    add_option("--pairs", options_.most_pairs, "Keys with a value that a window has at most")
         ->check(within(1, kRecallKeys.count))
-        ->type_name("N")
-        ->capture_default_str();
-    add_option("--asks", options_.shape.asks, "How often each key is asked for, at the window's end")
-        ->check(within(1, 1e6))
         ->type_name("N")
         ->capture_default_str();
     add_common(*this, options_);
     footer(
-        "The last 2 x pairs x asks tokens of a window are questions: a key, and behind it its value. With "
-        "--asks 1 every answer must come out of the noise.\n\n"
-        "  keen tokenize recall --out data/recall-256\n"
-        "  keen tokenize recall --context 2048 --asks 1 --out data/recall-2048");
+        "A window is noise in which keys stand with a value behind them, and at its end questions: a key, "
+        "and "
+        "behind it its value. Windows of one pair and of many are mixed, which is what makes the task "
+        "learnable.\n\n"
+        "  keen tokenize recall --out data/recall-128\n"
+        "  keen train configs/recall-softmax.json");
   }
 
   void run() override { write_err(summary(options_.directory, write_recall_data(options_))); }
@@ -94,7 +95,7 @@ class RecallCommand final : public Command {
 
 void add_task_commands(CLI::App& tokenize) {
   add_command<NeedleDataCommand>(tokenize);
-  add_command<RecallCommand>(tokenize);
+  add_command<RecallDataCommand>(tokenize);
 }
 
 }  // namespace keen

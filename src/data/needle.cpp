@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
+
+#include "data/draws.h"
 
 namespace keen {
 
@@ -21,6 +24,13 @@ constexpr std::array<std::string_view, 64> kCities = {
 // Stands in every needle, and hardly anywhere else.
 constexpr std::string_view kSign = "The special magic ";
 
+constexpr int64_t kDigits = 7;
+
+// The first digit is not 0.
+std::string number_of(double uniform) {
+  return std::to_string(1'000'000 + static_cast<int64_t>(uniform * 9'000'000));
+}
+
 bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
 }  // namespace
@@ -35,6 +45,7 @@ NeedleMaker::NeedleMaker(const Dataset& haystack, const Tokenizer& tokenizer, ui
          "as "
          "other text; name shards and tokenizer that belong together",
          haystack.shards().front().path().string(), info->tokenizer_hash, tokenizer.hash());
+  most_tokens_ = most_tokens_of_sentences();
 }
 
 NeedleMaker::Sentence NeedleMaker::sentence(const std::string& text, const std::string& number) const {
@@ -77,6 +88,11 @@ std::vector<int32_t> NeedleMaker::draw_haystack(int64_t tokens, int64_t context,
     }
     place -= here;
   }
+  if (tokenizer_->decode(text).find(kSign) != std::string::npos)
+    fail(Exit::data,
+         "\"{}\" is no text to hide a needle in: there are needles in it already (\"{}\"); name plain text "
+         "with --data",
+         haystack_->pattern(), kSign);
   return text;
 }
 
@@ -100,29 +116,34 @@ int64_t NeedleMaker::border_at(std::span<const int32_t> text, double depth) cons
   return wanted;
 }
 
+NeedleMaker::Sentences NeedleMaker::sentences(std::string_view city, const std::string& number) const {
+  const std::string claim = fmt::format(" The special magic {} number is: {}.", city, number);
+  return {sentence(claim, number),
+          sentence(fmt::format(" What is the special magic {} number?{}", city, claim), number)};
+}
+
+// Of any city and number, at most.
+int64_t NeedleMaker::most_tokens_of_sentences() const {
+  int64_t most = 0;
+  for (const std::string_view city : kCities) most = std::max(most, sentences(city, number_of(0)).tokens());
+  return most + 2 * kDigits;  // another number may be cut into as many tokens as it has digits, twice
+}
+
 Needle NeedleMaker::make(int64_t context, double depth, int64_t index) const {
   check(depth >= 0 && depth <= 100, "NeedleMaker::make: a depth in percent");
   const Philox random(seed_, fmt::format("{} {} {} {}", stream_, context, depth, index));
   Needle needle;
   needle.city = kCities[static_cast<size_t>(random.uniform(0) * static_cast<double>(kCities.size()))];
-  needle.number = std::to_string(1'000'000 + static_cast<int64_t>(random.uniform(1) * 9'000'000));
-  const std::string claim = fmt::format(" The special magic {} number is: {}.", needle.city, needle.number);
-  const Sentence hidden = sentence(claim, needle.number),
-                 question =
-                     sentence(fmt::format(" What is the special magic {} number?{}", needle.city, claim),
-                              needle.number);
-  const int64_t haystack = context - 1 - std::ssize(hidden.ids) - std::ssize(question.ids);
+  needle.number = number_of(random.uniform(1));
+  const Sentences said = sentences(needle.city, needle.number);
+  const Sentence &hidden = said.hidden, &question = said.question;
+  const int64_t haystack = context - 1 - said.tokens();
   if (haystack < 1)
     fail(Exit::usage,
          "context {}: needle, question and answer alone take {} tokens, and some text should be left to hide "
          "the needle in; ask for longer contexts",
          context, context - haystack);
   const std::vector<int32_t> text = draw_haystack(haystack, context, random.uniform(2));
-  if (tokenizer_->decode(text).find(kSign) != std::string::npos)
-    fail(Exit::data,
-         "\"{}\" is no text to hide a needle in: there are needles in it already (\"{}\"); name plain text "
-         "with --data",
-         haystack_->pattern(), kSign);
   const auto border = text.begin() + border_at(text, depth);
 
   std::vector<int32_t>& tokens = needle.tokens;
@@ -136,6 +157,57 @@ Needle NeedleMaker::make(int64_t context, double depth, int64_t index) const {
   needle.prompt_tokens = std::ssize(tokens) + question.number_begin;
   tokens.insert(tokens.end(), question.ids.begin(), question.ids.end());
   return needle;
+}
+
+std::vector<int32_t> NeedleMaker::lesson(int64_t context, int64_t index) const {
+  Draws draws(Philox(seed_, fmt::format("{} lesson {}", stream_, context)), index);
+  const int64_t most = (context - 2) / most_tokens_;
+  if (most < 1)
+    fail(Exit::usage, "context {}: a needle and a question take up to {} tokens; use a longer context",
+         context, most_tokens_ + 2);
+  const auto needles = static_cast<size_t>(draws.log_uniform(std::min(most, std::ssize(kCities))));
+  std::vector<size_t> order(kCities.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  draws.shuffle(order);
+  order.resize(needles);
+  std::vector<Sentences> said;
+  int64_t left = context - 2;  // but for the end-of-text and a token of haystack
+  for (const size_t city : order) {
+    said.push_back(sentences(kCities[city], number_of(draws.uniform())));
+    left -= std::ssize(said.back().hidden.ids);
+  }
+
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::vector<size_t> questions;
+  for (;;) {
+    if (questions.size() % needles == 0) draws.shuffle(order);
+    const size_t next = order[questions.size() % needles];
+    left -= std::ssize(said[next].question.ids);
+    if (left < 0) break;
+    questions.push_back(next);
+  }
+  const auto more = static_cast<int64_t>(questions.size() - needles);
+  questions.resize(needles + static_cast<size_t>(draws.below(more + 1)));
+
+  int64_t haystack = context - 1;
+  for (const Sentences& both : said) haystack -= std::ssize(both.hidden.ids);
+  for (const size_t question : questions) haystack -= std::ssize(said[question].question.ids);
+  const std::vector<int32_t> text = draw_haystack(haystack, context, draws.uniform());
+  std::vector<int64_t> borders;
+  for (size_t i = 0; i < needles; ++i) borders.push_back(border_at(text, 100 * draws.uniform()));
+  std::ranges::sort(borders);
+
+  std::vector<int32_t> tokens = {tokenizer_->end_of_text()};
+  const auto append = [&](auto begin, auto end) { tokens.insert(tokens.end(), begin, end); };
+  int64_t read = 0;
+  for (size_t i = 0; i < needles; ++i) {
+    append(text.begin() + read, text.begin() + borders[i]);
+    append(said[i].hidden.ids.begin(), said[i].hidden.ids.end());
+    read = borders[i];
+  }
+  append(text.begin() + read, text.end());
+  for (const size_t i : questions) append(said[i].question.ids.begin(), said[i].question.ids.end());
+  return tokens;
 }
 
 }  // namespace keen

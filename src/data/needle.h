@@ -45,13 +45,28 @@ class NeedleMaker {
   // in it already.
   Needle make(int64_t context, double depth, int64_t index) const;
 
+  // What a model learns to answer from: `context` tokens of the same kind of text, but with up to as many
+  // needles as find room, of other cities, at depths drawn evenly, and at the end questions for them and
+  // their answers, in rounds of random order. The number of needles is 2^u, rounded, u drawn evenly from 0 to
+  // log2 of the most; the number of questions is drawn evenly from one for each needle to what fits. Few
+  // needles and many questions are learned first; with one answer among hundreds of other tokens a small
+  // model learned nothing in a thousand steps. Errors as make.
+  std::vector<int32_t> lesson(int64_t context, int64_t index) const;
+
  private:
   // Tokens of a sentence, and which of them hold digits of the number in it.
   struct Sentence {
     std::vector<int32_t> ids;
     int64_t number_begin = 0, number_end = 0;
   };
+  // The hidden sentence, and the question with its answer.
+  struct Sentences {
+    Sentence hidden, question;
+    int64_t tokens() const { return std::ssize(hidden.ids) + std::ssize(question.ids); }
+  };
+  Sentences sentences(std::string_view city, const std::string& number) const;
   Sentence sentence(const std::string& text, const std::string& number) const;
+  int64_t most_tokens_of_sentences() const;
   std::vector<int32_t> draw_haystack(int64_t tokens, int64_t context, double uniform) const;
   bool ends_sentence(std::span<const int32_t> text, int64_t border) const;
   int64_t border_at(std::span<const int32_t> text, double depth) const;
@@ -60,6 +75,7 @@ class NeedleMaker {
   const Tokenizer* tokenizer_;
   uint64_t seed_;
   std::string stream_;
+  int64_t most_tokens_;  // of a hidden sentence and its question
 };
 
 }  // namespace keen

@@ -11,14 +11,14 @@ namespace keen {
 namespace {
 
 // Returns the bytes of text that the windows decode to.
-int64_t write_windows(ShardWriter& writer, const NeedleMaker& maker, const Philox& depths,
-                      const NeedleDataOptions& options, int64_t windows, const Tokenizer& tokenizer) {
+int64_t write_windows(ShardWriter& writer, const NeedleMaker& maker, int64_t context, int64_t windows,
+                      const Tokenizer& tokenizer) {
   Progress progress("writing needles", windows, "windows");
   int64_t text_bytes = 0;
   for (int64_t i = 0; i < windows; ++i) {
-    const Needle needle = maker.make(options.context, 100 * depths.uniform(static_cast<uint64_t>(i)), i);
-    writer.write(needle.tokens);
-    text_bytes += std::ssize(tokenizer.decode(needle.tokens));
+    const std::vector<int32_t> lesson = maker.lesson(context, i);
+    writer.write(lesson);
+    text_bytes += std::ssize(tokenizer.decode(lesson));
     progress.update(i + 1);
   }
   const int32_t end = tokenizer.end_of_text();
@@ -41,7 +41,7 @@ DatasetInfo write_needle_data(const NeedleDataOptions& options) {
   if (std::max(options.windows, options.validation_windows) > (kMaxShardTokens - 1) / options.context)
     fail(Exit::usage, "more windows of {} tokens than a shard holds ({} tokens); ask for fewer",
          options.context, kMaxShardTokens);
-  for (const NeedleMaker* maker : {&train_maker, &validation_maker}) maker->make(options.context, 50, 0);
+  for (const NeedleMaker* maker : {&train_maker, &validation_maker}) maker->lesson(options.context, 0);
   clear_dataset(options.directory, options.force);
 
   DatasetInfo info{.vocab_size = tokenizer.vocab_size(),
@@ -55,10 +55,9 @@ DatasetInfo write_needle_data(const NeedleDataOptions& options) {
   const TokenWidth width = width_for(info.vocab_size);
   ShardWriter train(options.directory, "train", "train", width, kMaxShardTokens),
       validation(options.directory, "val", "validation", width, kMaxShardTokens);
-  info.text_bytes = write_windows(train, train_maker, Philox(options.seed, "train depth"), options,
-                                  options.windows, tokenizer) +
-                    write_windows(validation, validation_maker, Philox(options.seed, "validation depth"),
-                                  options, options.validation_windows, tokenizer);
+  info.text_bytes =
+      write_windows(train, train_maker, options.context, options.windows, tokenizer) +
+      write_windows(validation, validation_maker, options.context, options.validation_windows, tokenizer);
   publish_dataset(options.directory, info, train, validation, model);
   return info;
 }

@@ -14,13 +14,12 @@ struct NeedleDataOptions {
   bool force = false;
 };
 
-// Writes needles (data/needle.h) at depths drawn evenly, one behind the other, each `context` tokens long,
-// and a last end-of-text: so each of the windows that training and evaluation read is one needle, with the
-// next one's first token as its last target. Haystacks of train needles come out of the source's train
-// shards, those of validation needles out of its validation shards, and both are streams of their own, which
-// `keen needle` does not ask. The source's tokenizer.model is copied. Raises Exit::usage (a directory that
-// holds a dataset, unless `force`; a context that is too short; more tokens than a shard holds), Exit::data,
-// Exit::storage.
+// Writes lessons (NeedleMaker::lesson), one behind the other, each `context` tokens long, and a last
+// end-of-text: so each of the windows that training and evaluation read is one lesson, with the next one's
+// first token as its last target. Haystacks of train lessons come out of the source's train shards, those of
+// validation lessons out of its validation shards, and both are streams of their own, which `keen needle`
+// does not ask. The source's tokenizer.model is copied. Raises Exit::usage (a directory that holds a dataset,
+// unless `force`; a context that is too short; more tokens than a shard holds), Exit::data, Exit::storage.
 DatasetInfo write_needle_data(const NeedleDataOptions& options);
 
 }  // namespace keen

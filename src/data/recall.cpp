@@ -4,8 +4,8 @@
 #include <numeric>
 
 #include "core/console.h"
-#include "core/philox.h"
 #include "data/dataset_writer.h"
+#include "data/draws.h"
 
 namespace keen {
 
@@ -14,45 +14,28 @@ namespace {
 // The share of values among the noise.
 constexpr double kDistractors = 0.25;
 
-// Numbers from one stream, one after the other.
-class Draws {
- public:
-  Draws(const Philox& random, int64_t stream) : random_(random), stream_(static_cast<uint64_t>(stream)) {}
-  double uniform() { return random_.uniform(next_++, stream_); }
-  int64_t below(int64_t count) { return static_cast<int64_t>(uniform() * static_cast<double>(count)); }
-  int32_t one_of(RecallIds ids) { return ids.first + static_cast<int32_t>(below(ids.count)); }
-  template <class T> void shuffle(std::vector<T>& list) {
-    for (size_t i = list.size(); i > 1; --i)
-      std::swap(list[i - 1], list[static_cast<size_t>(below(static_cast<int64_t>(i)))]);
-  }
+int32_t one_of(Draws& draws, RecallIds ids) {
+  return ids.first + static_cast<int32_t>(draws.below(ids.count));
+}
 
- private:
-  Philox random_;
-  uint64_t stream_, next_ = 0;
-};
-
-void expect_possible(const RecallOptions& options) {
-  const RecallShape& shape = options.shape;
-  if (shape.pairs < 1 || shape.pairs > kRecallKeys.count || shape.asks < 1)
-    fail(Exit::usage, "{} pairs, asked {} times: from 1 to {} pairs, asked once or more, are possible",
-         shape.pairs, shape.asks, kRecallKeys.count);
-  const int64_t least = 1 + 2 * shape.pairs + 2 * shape.pairs * shape.asks;
-  if (shape.context < least)
-    fail(
-        Exit::usage,
-        "context {}: {} pairs, asked {} times, take {} tokens without any noise; use a longer context, fewer "
-        "pairs or fewer questions",
-        shape.context, shape.pairs, shape.asks, least);
-  if (std::max(options.windows, options.validation_windows) > (kMaxShardTokens - 1) / shape.context)
-    fail(Exit::usage, "more windows of {} tokens than a shard holds ({} tokens); ask for fewer",
-         shape.context, kMaxShardTokens);
+void expect_possible(const RecallShape& shape) {
+  const auto [context, pairs, questions] = shape;
+  if (pairs < 1 || pairs > kRecallKeys.count || questions < 1)
+    fail(Exit::usage, "{} pairs, {} questions: from 1 to {} pairs and 1 question or more are possible", pairs,
+         questions, kRecallKeys.count);
+  const int64_t least = 1 + 2 * pairs + 2 * questions;
+  if (context < least)
+    fail(Exit::usage,
+         "context {}: {} pairs and {} take {} tokens without any noise; use a longer context or fewer pairs",
+         context, pairs, counted(questions, "question"), least);
 }
 
 void write_windows(ShardWriter& writer, const RecallOptions& options, std::string_view stream,
                    int64_t windows) {
   Progress progress(fmt::format("writing {} windows", stream), windows, "windows");
   for (int64_t i = 0; i < windows; ++i) {
-    writer.write(recall_window(options.shape, options.seed, stream, i));
+    const RecallShape shape = recall_lesson(options.context, options.most_pairs, options.seed, stream, i);
+    writer.write(recall_window(shape, options.seed, stream, i));
     progress.update(i + 1);
   }
   writer.write(std::span(&kRecallStart, 1));
@@ -64,12 +47,14 @@ void write_windows(ShardWriter& writer, const RecallOptions& options, std::strin
 
 std::vector<int32_t> recall_window(const RecallShape& shape, uint64_t seed, std::string_view stream,
                                    int64_t index) {
-  Draws draws(Philox(seed, stream), index);
+  expect_possible(shape);
+  Draws draws(Philox(seed, fmt::format("{} {} {} {}", stream, shape.context, shape.pairs, shape.questions)),
+              index);
   std::vector<int32_t> keys(static_cast<size_t>(kRecallKeys.count)), values;
   std::iota(keys.begin(), keys.end(), kRecallKeys.first);
   draws.shuffle(keys);
   keys.resize(static_cast<size_t>(shape.pairs));
-  for (size_t i = 0; i < keys.size(); ++i) values.push_back(draws.one_of(kRecallValues));
+  for (size_t i = 0; i < keys.size(); ++i) values.push_back(one_of(draws, kRecallValues));
 
   // The places of the body, a pair taking one of them: which pair stands there, or none.
   constexpr size_t kNone = SIZE_MAX;
@@ -88,17 +73,30 @@ std::vector<int32_t> recall_window(const RecallShape& shape, uint64_t seed, std:
     if (pair != kNone)
       add_pair(pair);
     else
-      window.push_back(draws.one_of(draws.uniform() < kDistractors ? kRecallValues : kRecallNoise));
+      window.push_back(one_of(draws, draws.uniform() < kDistractors ? kRecallValues : kRecallNoise));
   }
-  for (int64_t round = 0; round < shape.asks; ++round) {
-    draws.shuffle(order);
-    for (const size_t pair : order) add_pair(pair);
+  for (int64_t asked = 0; asked < shape.questions; ++asked) {
+    const size_t at = static_cast<size_t>(asked) % order.size();
+    if (at == 0) draws.shuffle(order);
+    add_pair(order[at]);
   }
   return window;
 }
 
+RecallShape recall_lesson(int64_t context, int64_t most_pairs, uint64_t seed, std::string_view stream,
+                          int64_t index) {
+  expect_possible({context, most_pairs, most_pairs});
+  Draws draws(Philox(seed, fmt::format("{} lesson", stream)), index);
+  const int64_t pairs = draws.log_uniform(most_pairs);
+  const int64_t most_questions = (context - 1 - 2 * pairs) / 2;
+  return {context, pairs, most_pairs + draws.below(most_questions - most_pairs + 1)};
+}
+
 DatasetInfo write_recall_data(const RecallOptions& options) {
-  expect_possible(options);
+  expect_possible({options.context, options.most_pairs, options.most_pairs});
+  if (std::max(options.windows, options.validation_windows) > (kMaxShardTokens - 1) / options.context)
+    fail(Exit::usage, "more windows of {} tokens than a shard holds ({} tokens); ask for fewer",
+         options.context, kMaxShardTokens);
   clear_dataset(options.directory, options.force);
   DatasetInfo info{.vocab_size = kRecallVocabulary,
                    .tokenizer_hash = "",

@@ -1,6 +1,6 @@
 // A recall task without text, for small models: keys that are paired with values in the middle of noise, and
-// asked for again at the end, many in a window, so that it gives many terms of loss (associative recall;
-// Arora et al., "Zoology", 2023). Nothing but attention to the right place solves it.
+// asked for at the end (associative recall; Arora et al., "Zoology", 2023). Nothing but attention to the
+// right place solves it. What `keen recall` asks and what `keen tokenize recall` trains on are built here.
 #pragma once
 
 #include <cstdint>
@@ -25,29 +25,39 @@ inline constexpr int64_t kRecallVocabulary = 256;
 //
 // BODY holds `pairs` times a key and its value behind it, in random places. The rest of it is noise; of that
 // a quarter are values that belong to no key, so that a value alone is no answer. QUESTIONS are the last
-// 2 * pairs * asks tokens: each key and its value `asks` times, in `asks` rounds of random order. Only the
+// 2 * questions tokens: a key and its value, in rounds of random order, until there are enough. Only the
 // values there can be known, each of them by the row that reads its key. All keys of a window differ; values
 // may repeat.
 struct RecallShape {
-  int64_t context = 256, pairs = 16, asks = 4;
-  int64_t questions_begin() const { return context - 2 * pairs * asks; }
+  int64_t context, pairs, questions;
+  int64_t questions_begin() const { return context - 2 * questions; }
 };
 
-// Window `index` of a stream of random windows.
+// A window of that shape. It depends on what is named here alone. Raises Exit::usage where pairs and
+// questions do not fit into the context, or there are more pairs than keys.
 std::vector<int32_t> recall_window(const RecallShape& shape, uint64_t seed, std::string_view stream,
                                    int64_t index);
 
+// What is learned from: windows of mixed shapes, so that the task is found step by step. Few pairs and many
+// questions are learned first, and make the rest learnable within minutes: from windows of one hard shape, or
+// among many with next to no questions, a small model long learns no more than which values it has seen. The
+// number of pairs is 2^u, rounded, u drawn evenly from 0 to log2(most_pairs); the number of questions is
+// drawn evenly from most_pairs to what fits.
+RecallShape recall_lesson(int64_t context, int64_t most_pairs, uint64_t seed, std::string_view stream,
+                          int64_t index);
+
 struct RecallOptions {
   std::filesystem::path directory;
-  RecallShape shape;
+  int64_t context = 128, most_pairs = 8;
   int64_t windows = 20'000, validation_windows = 200;
   uint64_t seed = 0;
   bool force = false;
 };
 
-// Writes windows one behind the other, and a last start token, as shards with a dataset.json and without a
-// tokenizer. Raises Exit::usage (a body without room for its pairs, too many pairs, too many windows, a
-// directory that holds a dataset, unless `force`), Exit::storage.
+// Writes lessons one behind the other, and a last start token, as shards with a dataset.json and without a
+// tokenizer; so each window that training and evaluation read at this context is one lesson. Raises
+// Exit::usage (what does not fit, too many windows, a directory that holds a dataset, unless `force`),
+// Exit::storage.
 DatasetInfo write_recall_data(const RecallOptions& options);
 
 }  // namespace keen

@@ -1,8 +1,10 @@
 #include "eval/checkpoint_config.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "core/console.h"
+#include "io/json.h"
 
 namespace keen {
 
@@ -38,6 +40,30 @@ std::vector<std::string> swapped_tensors(const LoadReport& report) {
     swapped.push_back(fmt::format("{} {}{}", name_of(fate.kind), fate.name, value));
   }
   return swapped;
+}
+
+Sample sample_of(const LoadedConfig& loaded) {
+  Json rest = to_json(loaded.config);
+  for (const char* key : {"name", "seed", "log", "checkpoint", "init"}) rest.erase(key);
+  return {fmt::format("{} {}", loaded.checkpoint.step, json_line(rest)),
+          static_cast<int64_t>(loaded.config.seed)};
+}
+
+std::vector<std::vector<size_t>> groups_of(const std::vector<Sample>& samples) {
+  std::vector<std::vector<size_t>> groups;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const auto belongs = [&](const std::vector<size_t>& group) {
+      return std::ranges::all_of(group, [&](size_t other) {
+        return samples[other].rest == samples[i].rest && samples[other].seed != samples[i].seed;
+      });
+    };
+    const auto group = std::ranges::find_if(groups, belongs);
+    if (group != groups.end())
+      group->push_back(i);
+    else
+      groups.push_back({i});
+  }
+  return groups;
 }
 
 }  // namespace keen

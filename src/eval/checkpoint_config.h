@@ -23,4 +23,15 @@ LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::st
 // What other attention did to a checkpoint's tensors, for people: "new NAME = VALUE", "dropped NAME".
 std::vector<std::string> swapped_tensors(const LoadReport& report);
 
+// What a checkpoint is one sample of: two with other seeds and the same `rest` (config but for name, seed,
+// log, checkpoint and what a fork came from, and step) differ in nothing but chance.
+struct Sample {
+  std::string rest;
+  int64_t seed = 0;
+};
+Sample sample_of(const LoadedConfig& loaded);
+
+// Places of samples that belong together, in order of their first member; no group has a seed twice.
+std::vector<std::vector<size_t>> groups_of(const std::vector<Sample>& samples);
+
 }  // namespace keen

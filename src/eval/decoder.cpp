@@ -1,5 +1,7 @@
 #include "eval/decoder.h"
 
+#include <algorithm>
+
 #include "train/trainer.h"
 
 namespace keen {
@@ -13,6 +15,18 @@ Tokenizer open_tokenizer(std::string_view command, const std::string& path, cons
     fail(Exit::data, "{}: the tokenizer has {} pieces, the model {}; they do not belong together", command,
          tokenizer.vocab_size(), config.model.vocab_size);
   return tokenizer;
+}
+
+void expect_positions(const std::string& name, const ModelConfig& model, int64_t context) {
+  if (model.position == PositionKind::learned && context > model.context)
+    fail(Exit::usage,
+         "context {}: {} has learned positions for {} tokens and cannot read further; ask for contexts of at "
+         "most {}",
+         context, name, model.context, model.context);
+}
+
+int64_t texts_together(const RunConfig& config, int64_t context, int64_t most) {
+  return std::clamp<int64_t>(config.batch.micro_sequences * config.model.context / context, 1, most);
 }
 
 Decoder::Decoder(const LoadedConfig& from, int64_t B, int64_t capacity, bool keep_queries)

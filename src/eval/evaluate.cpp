@@ -1,32 +1,17 @@
 #include "eval/evaluate.h"
 
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "core/console.h"
 #include "eval/checkpoint_config.h"
+#include "eval/moments.h"
 #include "train/forward_model.h"
 #include "train/trainer.h"
 
 namespace keen {
 
 namespace {
-
-// Mean and variance of a stream, one position each (Welford, 1962).
-struct Moments {
-  int64_t count = 0;
-  double mean = 0, square = 0;
-  void add(double x) {
-    const double before = x - mean;
-    mean += before / static_cast<double>(++count);
-    square += before * (x - mean);
-  }
-  double standard_error() const {
-    if (count < 2) return std::numeric_limits<double>::quiet_NaN();
-    return std::sqrt(square / static_cast<double>(count - 1) / static_cast<double>(count));
-  }
-};
 
 // A field of a CSV file (RFC 4180).
 std::string csv_field(const std::string& text) {

@@ -39,12 +39,7 @@ struct Asked {
         maker(data, tokenizer, options.seed, "needle") {
     const ModelConfig& model = loaded.config.model;
     for (const int64_t context : options.contexts) {
-      if (model.position == PositionKind::learned && context > model.context)
-        fail(
-            Exit::usage,
-            "context {}: {} has learned positions for {} tokens and cannot read further; ask for contexts of "
-            "at most {}",
-            context, name, model.context, model.context);
+      expect_positions(name, model, context);
       for (const double depth : options.depths) maker.make(context, depth, 0);
     }
   }
@@ -117,8 +112,7 @@ NeedleReport ask(const Asked& asked, const NeedleOptions& options) {
   Progress progress(fmt::format("needles for {}", asked.name), total * of_context, "tokens");
   int64_t tokens = 0;
   for (const int64_t context : options.contexts) {
-    const int64_t B =
-        std::clamp<int64_t>(config.batch.micro_sequences * config.model.context / context, 1, of_context);
+    const int64_t B = texts_together(config, context, of_context);
     Decoder decoder(asked.loaded, B, context, options.scores);
     report.swapped = swapped_tensors(decoder.loaded);
     const auto first = report.cells.size();

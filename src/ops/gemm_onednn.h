@@ -13,8 +13,8 @@ int64_t onednn_workspace_bytes(Context& ctx, const Gemm& args);
 void onednn_gemm(Context& ctx, const Gemm& args, Tensor workspace);
 
 // Whether bf16 products are faster than float32 ones: with AMX, and with avx512_bf16 where the processor is
-// not Intel's. Measured on two cores: a Zen 4 does 340 to 430 GFLOP/s in bf16 and 200 to 220 in float32, a Xeon
-// (Sapphire Rapids) whose AMX is hidden 140 in bf16 and 230 in float32.
+// not Intel's. Measured on two cores: a Zen 4 does 340 to 430 GFLOP/s in bf16 and 200 to 220 in float32, a
+// Xeon (Sapphire Rapids) whose AMX is hidden 140 in bf16 and 230 in float32.
 bool onednn_is_fast_at_bf16();
 
 }  // namespace keen::ops

@@ -1,6 +1,7 @@
 #include "report/chart.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "core/console.h"
@@ -161,6 +162,23 @@ void Chart::note(Marker marker, std::string_view words) {
   svg.marker(marker, note_x_ + 4, svg.height() - 14, 8, kFaint);
   note_x_ += 14;
   note(words);
+}
+
+void mark_contexts(Chart& chart, std::vector<int64_t> contexts) {
+  std::ranges::sort(contexts);
+  contexts.erase(std::unique(contexts.begin(), contexts.end()), contexts.end());
+  const Panel& panel = chart.panels[0];
+  double y = panel.top() + 12;
+  for (const int64_t context : contexts) {
+    const double x = panel.x(std::log10(static_cast<double>(context)));
+    if (x > panel.right()) continue;
+    chart.svg.line(x, panel.top(), x, panel.bottom(), {.colour = kFaint, .width = 1.2, .dash = "4 3"});
+    // Beside the line, on the side with more room; below each other, so that near ones do not overlap.
+    const bool left = x - panel.left() > panel.right() - x;
+    chart.svg.text(left ? x - 5 : x + 5, y, fmt::format("trained on {}", with_commas(context)),
+                   {.size = 11, .colour = "#444444", .anchor = left ? Anchor::end : Anchor::start});
+    y += 13;
+  }
 }
 
 }  // namespace keen

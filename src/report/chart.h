@@ -61,4 +61,8 @@ class Chart {
   double note_x_;
 };
 
+// A dashed line where each of these training contexts ends, in the only panel of a chart whose x are the
+// logarithms of positions or contexts; those beyond its end are left out.
+void mark_contexts(Chart& chart, std::vector<int64_t> contexts);
+
 }  // namespace keen

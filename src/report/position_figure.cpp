@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "core/console.h"
 #include "report/chart.h"
@@ -11,7 +10,6 @@ namespace keen {
 
 namespace {
 
-constexpr std::string_view kMark = "#8a8a8a";
 // The first tokens of a text are hard for every model and would press the rest flat: they alone may leave the
 // picture.
 constexpr double kFirstTokens = 16;
@@ -32,25 +30,13 @@ Line line_of(const PositionCurve& from) {
   return line;
 }
 
-// `row` keeps the words of near contexts apart.
-void mark_context(Chart& chart, int64_t context, int row) {
-  const Panel& panel = chart.panels[0];
-  const double x = panel.x(std::log10(static_cast<double>(context)));
-  chart.svg.line(x, panel.top(), x, panel.bottom(), {.colour = kMark, .width = 1.2, .dash = "4 3"});
-  // Beside the line, on the side with more room.
-  const bool left = x - panel.left() > panel.right() - x;
-  chart.svg.text(left ? x - 5 : x + 5, panel.top() + 12 + 13 * row,
-                 fmt::format("trained on {}", with_commas(context)),
-                 {.size = 11, .colour = "#444444", .anchor = left ? Anchor::end : Anchor::start});
-}
-
 }  // namespace
 
 std::string position_figure(const std::vector<PositionCurve>& curves) {
   std::vector<Line> lines;
   std::vector<Look> looks;
   std::vector<double> losses, first_losses;
-  std::set<int64_t> contexts;
+  std::vector<int64_t> trained;
   double last = 1;
   for (const PositionCurve& curve : curves) {
     lines.push_back(line_of(curve));
@@ -59,8 +45,7 @@ std::string position_figure(const std::vector<PositionCurve>& curves) {
       (point.last < kFirstTokens ? first_losses : losses).push_back(point.loss);
     if (!curve.points.empty()) last = std::max(last, curve.points.back().last);
   }
-  for (const PositionCurve& curve : curves)
-    if (static_cast<double>(curve.trained_context) <= last) contexts.insert(curve.trained_context);
+  for (const PositionCurve& curve : curves) trained.push_back(curve.trained_context);
 
   if (losses.empty()) losses.swap(first_losses);
   const auto [low, high] = std::ranges::minmax(losses);
@@ -76,8 +61,7 @@ std::string position_figure(const std::vector<PositionCurve>& curves) {
   plan.x_log = true;
   Chart chart(plan);
   const Panel& panel = chart.panels[0];
-  int row = 0;
-  for (const int64_t context : contexts) mark_context(chart, context, row++);
+  mark_contexts(chart, trained);
   panel.clipped(chart.svg, [&] {
     for (size_t i = 0; i < lines.size(); ++i)
       if (!lines[i].low.empty())

@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# The paper's study of softmax and SSMax in small: trains its variants a to f on text and on the recall task, teaches the
+# text models to find needles, evaluates all of them within and far beyond their training context, and writes one page,
+# one summary and its figures. What is finished is not done again, and what was interrupted goes on: run it again at will.
+#
+#   a  softmax                      e    SSMax swapped into a after its end, and a twentieth of the steps more
+#   b  SSMax                        f80  SSMax swapped into a at 80 % of its steps (f90, f95: at 90, 95 %)
+#   c  SSMax with s = 1, fixed      g    as f80, from s = 0 and b = 1: the gentlest swap
+#   d  SSMax with b
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+  cat <<END
+usage: scripts/study.sh [--quick] [--scale cpu|paper] [--print] [--no-install]
+  --quick        one seed and few steps, in less than half an hour on two cores: to see the whole of it
+  --scale paper  the paper's model and its context on text in data/web (data/README.md), for GPUs
+  --print        print the commands and run none
+  --no-install   leave apt alone
+Runs go to runs/study and results to data/study; with --quick or --scale paper to runs/study-quick, runs/study-paper.
+END
+}
+
+scale=cpu seeds=(1 2 3) print=false install=true
+while (($#)); do
+  case $1 in
+    --quick) scale=quick ;;
+    --scale) scale=${2-} && shift ;;
+    --print) print=true ;;
+    --no-install) install=false ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "study: unknown argument \"$1\"" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+keen=build/keen
+case $scale in
+  cpu | quick)
+    text=configs/study-text.json recall=configs/recall-softmax.json needles=configs/quickstart-needle.json
+    data=data/gcide context=256 needle_windows=16000
+    text_steps=1000 recall_steps=800 needle_steps=1500
+    swap_lr=2e-4 # a tenth of the highest
+    runs=runs/study results=data/study
+    long=4096 contexts=256,512,1024,2048 score_context=1024 trials=20
+    if [[ $scale == quick ]]; then
+      seeds=(1) text_steps=200 recall_steps=400 needle_steps=200 trials=4
+      runs=runs/study-quick results=runs/study-quick/results
+    fi ;;
+  paper)
+    text=configs/paper-162m-a.json recall="" needles=configs/paper-162m-needle.json
+    data=data/web context=1024 needle_windows=128000
+    text_steps=10000 needle_steps=1000 swap_lr=6e-5
+    runs=runs/study-paper results=runs/study-paper/results
+    long=20000 contexts=1024,2048,4096,8192,16384 score_context=8000 trials=100 ;;
+  *) echo "study: --scale is cpu or paper, not \"$scale\"" >&2; exit 2 ;;
+esac
+theta=500000 # 50 times that of training, as the paper reads beyond the training context
+
+trap 'echo "study: stopped; run it again to go on from there" >&2' ERR
+trap 'exit 75' INT TERM
+run() { if $print; then printf '%q ' "$@"; echo; else "$@"; fi; }
+
+# --- How things are done -------------------------------------------------------------------------------------------
+
+# train RUN CONFIG OPTION...
+train() {
+  local name=$1 config=$2
+  shift 2
+  $print || printf '\n== Train %s\n' "$name"
+  run "$keen" train "$config" --run-dir "$runs/$name" --set name="${name//\//-}" "$@"
+}
+
+# The checkpoint of the first softmax run of a part at a percentage of its steps.
+parent() { printf '%s/%s/a-1/checkpoints/step_%08d' "$runs" "$1" $(($2 * $3 / 100)); }
+
+# variants PART CONFIG STEPS: a to g.
+variants() {
+  local part=$1 config=$2 steps=$3 seed percent
+  local of=(--set schedule.steps="$steps"
+    --set "checkpoint.keep_steps=[$((steps * 80 / 100)),$((steps * 90 / 100)),$((steps * 95 / 100))]")
+  local forked=("${of[@]}" --set seed=1 --set init.optimizer=keep --set init.step=keep)
+  for seed in "${seeds[@]}"; do
+    train "$part/a-$seed" "$config" "${of[@]}" --set seed="$seed" --set model.attention=softmax
+    train "$part/b-$seed" "$config" "${of[@]}" --set seed="$seed" --set model.attention=ssmax
+  done
+  train "$part/c-1" "$config" "${of[@]}" --set seed=1 --set model.attention=ssmax_fixed
+  train "$part/d-1" "$config" "${of[@]}" --set seed=1 --set model.attention=ssmax_bias
+  train "$part/e-1" "$config" --init-from "$runs/$part/a-1" --set seed=1 --set model.attention=ssmax \
+    --set init.optimizer=keep --set init.step=reset --set optimizer.lr="$swap_lr" --set schedule.kind=constant \
+    --set schedule.steps=$((steps / 20)) --set schedule.warmup_steps=$((steps / 200))
+  for percent in 80 90 95; do
+    train "$part/f$percent-1" "$config" --init-from "$(parent "$part" "$steps" "$percent")" "${forked[@]}" \
+      --set model.attention=ssmax
+  done
+  train "$part/g-1" "$config" --init-from "$(parent "$part" "$steps" 80)" "${forked[@]}" \
+    --set 'model.attention={"kind": "ssmax_bias", "s": 0, "b": 1}'
+}
+
+# all PART [PREFIX]: the runs of a part, seeds together.
+all() {
+  local variant seed
+  for variant in a b; do
+    for seed in "${seeds[@]}"; do echo "$runs/$1/$variant-$seed"; done
+  done
+  for variant in c d e f80 f90 f95 g; do echo "$runs/$1/$variant-1"; done
+}
+
+# ask RESULT COMMAND ARGUMENT...: what the command prints as JSON, kept as RESULT.json unless it is there already and
+# no older than the runs that are asked.
+ask() {
+  local result=$results/$1.json run fresh=true
+  shift
+  for run in "$@"; do
+    if [[ -f $run/metrics.jsonl && ! $result -nt $run/metrics.jsonl ]]; then fresh=false; fi
+  done
+  if [[ -s $result ]] && $fresh; then return; fi
+  $print || printf '\n== %s of %s\n' "$1" "$(basename "$result" .json)"
+  if $print; then
+    run "$keen" "$@" --json
+  else
+    "$keen" "$@" --json >"$result.part"
+    mv "$result.part" "$result"
+  fi
+}
+
+# --- The study -----------------------------------------------------------------------------------------------------
+
+if $install && ! $print; then scripts/install.sh --without-tests; fi
+[[ $print == true || -x $keen ]] || { echo "study: build first: cmake --preset release && cmake --build build" >&2; exit 2; }
+mkdir -p "$results"
+
+variants text "$text" "$text_steps"
+if [[ $scale != paper ]]; then
+  variants recall "$recall" "$recall_steps"
+  # Which pairs of a head rotate, and QK-norm: said to decide about retrieval.
+  for seed in "${seeds[@]}"; do
+    for attention in softmax ssmax; do
+      of=(--set schedule.steps="$recall_steps" --set seed="$seed" --set model.attention=$attention)
+      train "rotary/half-$attention-$seed" "$recall" "${of[@]}" --set model.rope_fraction=0.5
+      train "rotary/quarter-$attention-$seed" "$recall" "${of[@]}" --set model.rope_fraction=0.25
+      train "rotary/qk-norm-$attention-$seed" "$recall" "${of[@]}" --set model.qk_norm=true
+    done
+  done
+fi
