@@ -3,7 +3,6 @@
 
 #include "cli/commands.h"
 #include "core/console.h"
-#include "eval/checkpoint_config.h"
 #include "eval/evaluate.h"
 #include "io/file.h"
 #include "report/position_figure.h"
@@ -29,7 +28,10 @@ class EvalCommand final : public Command {
         ->type_name("FILE");
     add_option("--svg", svg_, "Draw the loss by position, averaged over ranges of positions, to this file")
         ->type_name("FILE");
-    add_option("--batches", options_.batches, "Groups of batch.micro_sequences windows to read (all)")
+    add_option(
+        "--batches", options_.batches,
+        "Groups of batch.micro_sequences windows to read (all); that of the first checkpoint counts for "
+        "all of them, unless --set gives another")
         ->check(within(1, 1e9))
         ->type_name("N");
     model_.add_to(*this, "model.attention=ssmax: SSMax swapped in untrained");
@@ -44,10 +46,10 @@ class EvalCommand final : public Command {
     options_.sets = model_.sets();
     expect_directory_of("--per-position", per_position_);
     expect_directory_of("--svg", svg_);
-    for (const std::string& checkpoint : checkpoints_) expect_checkpoint(checkpoint);
-    std::vector<Evaluation> evaluations;
-    for (const std::string& checkpoint : checkpoints_)
-      evaluations.push_back(evaluate_checkpoint(checkpoint, options_));
+    for (const std::string& path : checkpoints_)
+      if (path.ends_with(".bin"))
+        fail(Exit::usage, "{} is a shard and no checkpoint; put the pattern of --data in quotes", path);
+    const std::vector<Evaluation> evaluations = evaluate_checkpoints(checkpoints_, options_);
     for (const Evaluation& e : evaluations)
       for (const std::string& tensor : e.swapped) write_err(fmt::format("{}: {}\n", e.checkpoint, tensor));
     write_out(json_ ? json(evaluations) : table(evaluations));
@@ -56,13 +58,6 @@ class EvalCommand final : public Command {
   }
 
  private:
-  // Before any of them is evaluated.
-  void expect_checkpoint(const std::string& path) const {
-    if (path.ends_with(".bin"))
-      fail(Exit::usage, "{} is a shard and no checkpoint; put the pattern of --data in quotes", path);
-    load_checkpoint_config(path, options_.sets, options_.rope_theta);
-  }
-
   static std::string table(const std::vector<Evaluation>& evaluations) {
     Table table({"checkpoint", "step", "context", "windows", "tokens", "loss", "perplexity"});
     for (const Evaluation& e : evaluations)
