@@ -26,6 +26,12 @@ class CompareCommand final : public Command {
     add_option("--html", html_,
                "Also write one self-contained page: the tables, and curves to look at closely")
         ->type_name("FILE");
+    add_option("--figure", figure_paths_,
+               "Show this SVG file on the page of --html, below the curves (may be repeated): one that eval, "
+               "needle or compare has drawn, or any other")
+        ->type_name("FILE")
+        ->allow_extra_args(false)
+        ->needs("--html");
     add_option("--svg", svg_, "Also write the curves as SVG figures into this directory")->type_name("DIR");
     add_flag("--ungrouped", ungrouped_,
              "A column for every run, also for those that differ only in their seeds");
@@ -42,6 +48,7 @@ class CompareCommand final : public Command {
   }
 
   void run() override {
+    for (const std::string& path : figure_paths_) figures_.push_back(read_svg(path));
     std::vector<RunRecord> runs = read_runs();  // finds the baseline among them, too
     Comparison comparison = compare_runs(std::move(runs), baseline_index_, target_loss_, !ungrouped_);
     if (assert_equal_) {
@@ -70,7 +77,7 @@ class CompareCommand final : public Command {
     if (!html_.empty()) {
       const std::filesystem::path page = html_;
       if (page.has_parent_path()) make_directories(page.parent_path());
-      replace_file(page, comparison_page(comparison));
+      replace_file(page, comparison_page(comparison, figures_));
       written.push_back(page);
     }
     Figures figures;
@@ -132,7 +139,8 @@ class CompareCommand final : public Command {
     return runs;
   }
 
-  std::vector<std::string> paths_, unread_;
+  std::vector<std::string> paths_, figure_paths_, unread_;
+  std::vector<SvgFile> figures_;
   std::string baseline_, html_, svg_;
   std::optional<double> target_loss_;
   double tolerance_ = 0;

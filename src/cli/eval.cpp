@@ -2,9 +2,10 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/seed_groups.h"
 #include "core/console.h"
-#include "eval/checkpoint_config.h"
 #include "eval/evaluate.h"
+#include "eval/moments.h"
 #include "io/file.h"
 #include "report/position_figure.h"
 
@@ -27,9 +28,15 @@ class EvalCommand final : public Command {
         ->type_name("N");
     add_option("--per-position", per_position_, "Write the loss at every position to this CSV file")
         ->type_name("FILE");
-    add_option("--svg", svg_, "Draw the loss by position, averaged over ranges of positions, to this file")
+    add_option(
+        "--svg", svg_,
+        "Draw the loss by position, averaged over ranges of positions, to this file; runs that differ in "
+        "their seeds alone are one line")
         ->type_name("FILE");
-    add_option("--batches", options_.batches, "Groups of batch.micro_sequences windows to read (all)")
+    add_option(
+        "--batches", options_.batches,
+        "Groups of batch.micro_sequences windows to read (all); that of the first checkpoint counts for "
+        "all of them, unless --set gives another")
         ->check(within(1, 1e9))
         ->type_name("N");
     model_.add_to(*this, "model.attention=ssmax: SSMax swapped in untrained");
@@ -44,10 +51,10 @@ class EvalCommand final : public Command {
     options_.sets = model_.sets();
     expect_directory_of("--per-position", per_position_);
     expect_directory_of("--svg", svg_);
-    for (const std::string& checkpoint : checkpoints_) expect_checkpoint(checkpoint);
-    std::vector<Evaluation> evaluations;
-    for (const std::string& checkpoint : checkpoints_)
-      evaluations.push_back(evaluate_checkpoint(checkpoint, options_));
+    for (const std::string& path : checkpoints_)
+      if (path.ends_with(".bin"))
+        fail(Exit::usage, "{} is a shard and no checkpoint; put the pattern of --data in quotes", path);
+    const std::vector<Evaluation> evaluations = evaluate_checkpoints(checkpoints_, options_);
     for (const Evaluation& e : evaluations)
       for (const std::string& tensor : e.swapped) write_err(fmt::format("{}: {}\n", e.checkpoint, tensor));
     write_out(json_ ? json(evaluations) : table(evaluations));
@@ -56,13 +63,6 @@ class EvalCommand final : public Command {
   }
 
  private:
-  // Before any of them is evaluated.
-  void expect_checkpoint(const std::string& path) const {
-    if (path.ends_with(".bin"))
-      fail(Exit::usage, "{} is a shard and no checkpoint; put the pattern of --data in quotes", path);
-    load_checkpoint_config(path, options_.sets, options_.rope_theta);
-  }
-
   static std::string table(const std::vector<Evaluation>& evaluations) {
     Table table({"checkpoint", "step", "context", "windows", "tokens", "loss", "perplexity"});
     for (const Evaluation& e : evaluations)
@@ -72,13 +72,20 @@ class EvalCommand final : public Command {
     return table.str(0, colour_wanted(stdout));
   }
 
+  // A line for each group of seeds: its mean, with the standard error over the seeds.
   static std::string figure(const std::vector<Evaluation>& evaluations) {
     std::vector<PositionCurve> curves;
-    for (const Evaluation& e : evaluations) {
-      PositionCurve& curve = curves.emplace_back(PositionCurve{e.checkpoint, e.trained_context, {}});
-      for (const BucketLoss& bucket : e.buckets)
+    for (const SeedGroup& group : seed_groups(evaluations)) {
+      const Evaluation& first = evaluations[group.members.front()];
+      PositionCurve& curve = curves.emplace_back(PositionCurve{group.name, first.trained_context, {}});
+      for (size_t i = 0; i < first.buckets.size(); ++i) {
+        Moments loss;
+        for (const size_t member : group.members) loss.add(evaluations[member].buckets[i].loss);
+        const BucketLoss& bucket = first.buckets[i];
         curve.points.push_back({static_cast<double>(bucket.first), static_cast<double>(bucket.last),
-                                bucket.loss, bucket.standard_error});
+                                loss.mean,
+                                group.members.size() > 1 ? loss.standard_error() : bucket.standard_error});
+      }
     }
     return position_figure(curves);
   }

@@ -6,16 +6,21 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/seed_groups.h"
 #include "core/console.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "report/heat_maps.h"
+#include "report/needle_figure.h"
 
 namespace keen {
 
 namespace {
 
 constexpr size_t kHeadsShown = 10;
+// What was right, in the order of Found.
+constexpr std::array<std::string_view, kFoundNames.size()> kRight = {"all digits", "first digit",
+                                                                     "not even that"};
 
 double percent(double share) { return 100 * share; }
 
@@ -64,6 +69,10 @@ class NeedleCommand final : public Command {
              "Also how much attention each head pays to the number when its first digit is due");
     add_option("--svg", svg_, "Draw the accuracies as heat maps, side by side, to this file")
         ->type_name("FILE");
+    add_option("--scores-svg", scores_svg_,
+               "Draw the scores to this file: of each head, ranked, and of each question by what was "
+               "answered; implies --scores")
+        ->type_name("FILE");
     model_.add_to(*this, "model.attention=ssmax: SSMax swapped in untrained");
     add_flag("--json", json_, "Print one JSON document");
     footer(
@@ -74,13 +83,16 @@ class NeedleCommand final : public Command {
         "An answer is right if its 7 digits are. A model trained on plain text alone cannot answer; \"keen "
         "tokenize needle -h\" tells how to teach it.\n\n"
         "  keen needle runs/a runs/b --data 'data/gcide/val_*.bin' --contexts 256,512,1024 --trials 50\n"
-        "  keen needle runs/a --data 'data/gcide/val_*.bin' --contexts 8000 --depths 50 --scores");
+        "  keen needle runs/a --data 'data/gcide/val_*.bin' --contexts 8000 --depths 50 \\\n"
+        "      --scores-svg scores.svg");
   }
 
   void run() override {
     options_.rope_theta = model_.rope_theta();
     options_.sets = model_.sets();
+    options_.scores = options_.scores || !scores_svg_.empty();
     expect_directory_of("--svg", svg_);
+    expect_directory_of("--scores-svg", scores_svg_);
     sort_once(options_.contexts);
     sort_once(options_.depths);
     const std::vector<NeedleReport> reports = find_needles(checkpoints_, options_);
@@ -89,6 +101,7 @@ class NeedleCommand final : public Command {
         write_err(fmt::format("{}: {}\n", report.checkpoint, tensor));
     write_out(json_ ? json_pages(json(reports)) + "\n" : text(reports));
     if (!svg_.empty()) replace_file(svg_, figure(reports));
+    if (!scores_svg_.empty()) replace_file(scores_svg_, scores_figure(reports));
   }
 
  private:
@@ -146,8 +159,10 @@ class NeedleCommand final : public Command {
                   .maps = {}};
     for (const double depth : options_.depths) maps.rows.push_back(fmt::format("{:g} %", depth));
     for (const int64_t context : options_.contexts) maps.columns.push_back(with_commas(context));
-    for (const NeedleReport& report : reports) {
-      HeatMap& map = maps.maps.emplace_back(HeatMap{report.checkpoint, {}});
+    const std::vector<std::string> names = short_names(checkpoints_);
+    for (size_t i = 0; i < reports.size(); ++i) {
+      const NeedleReport& report = reports[i];
+      HeatMap& map = maps.maps.emplace_back(HeatMap{names[i], {}});
       for (size_t row = 0; row < maps.rows.size(); ++row) {
         map.cells.emplace_back();
         for (size_t column = 0; column < maps.columns.size(); ++column) {
@@ -158,6 +173,21 @@ class NeedleCommand final : public Command {
       }
     }
     return heat_map_figure(maps);
+  }
+
+  std::string scores_figure(const std::vector<NeedleReport>& reports) const {
+    NeedleFigure figure{.outcomes = {kRight.begin(), kRight.end()}, .models = {}};
+    const std::vector<std::string> names = short_names(checkpoints_);
+    for (size_t i = 0; i < reports.size(); ++i) {
+      const NeedleReport& report = reports[i];
+      NeedleScores& scores = figure.models.emplace_back(NeedleScores{names[i], {}, {}});
+      for (const HeadScore& head : report.ranked_heads()) scores.heads.push_back(head.score);
+      scores.trials.resize(kRight.size());
+      for (const NeedleCell& cell : report.cells)
+        for (const NeedleTrial& trial : cell.trials)
+          scores.trials[static_cast<size_t>(trial.found)].push_back(top_score(trial).score);
+    }
+    return needle_figure(figure);
   }
 
   static std::string heads(const NeedleReport& report) {
@@ -171,7 +201,6 @@ class NeedleCommand final : public Command {
 
   // The highest score of any head in each trial, by what the model answered.
   static std::string outcomes(const NeedleReport& report) {
-    constexpr std::array<std::string_view, 3> kWords = {"all digits", "first digit", "not even that"};
     Table table({"right", "trials", "mean top score", "lowest", "highest"});
     for (size_t kind = 0; kind < kFoundNames.size(); ++kind) {
       double sum = 0, low = INFINITY, high = -INFINITY;
@@ -185,7 +214,7 @@ class NeedleCommand final : public Command {
           high = std::max(high, score);
         }
       const auto cell = [&](double value) { return trials > 0 ? fmt::format("{:.4f}", value) : "-"; };
-      table.add({std::string(kWords[kind]), std::to_string(trials), cell(sum / static_cast<double>(trials)),
+      table.add({std::string(kRight[kind]), std::to_string(trials), cell(sum / static_cast<double>(trials)),
                  cell(low), cell(high)});
     }
     return table.str(0, colour_wanted(stdout));
@@ -244,7 +273,7 @@ class NeedleCommand final : public Command {
   std::vector<std::string> checkpoints_;
   NeedleOptions options_;
   ModelOptions model_;
-  std::string svg_;
+  std::string svg_, scores_svg_;
   bool json_ = false;
 };
 

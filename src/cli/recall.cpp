@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/seed_groups.h"
 #include "core/console.h"
 #include "data/recall.h"
 #include "eval/moments.h"
@@ -94,23 +95,18 @@ class RecallCommand final : public Command {
 
   // A line for each group of seeds: its mean, with the standard error over the seeds.
   std::string figure(const std::vector<RecallReport>& reports) const {
-    std::vector<Sample> samples;
-    for (const RecallReport& report : reports) samples.push_back(report.sample);
     std::vector<ContextCurve> curves;
     bool several_seeds = false;
-    for (const std::vector<size_t>& group : groups_of(samples)) {
-      const RecallReport& first = reports[group.front()];
-      several_seeds |= group.size() > 1;
-      ContextCurve& curve = curves.emplace_back(ContextCurve{
-          group.size() == 1 ? first.checkpoint : fmt::format("{} ({} seeds)", first.checkpoint, group.size()),
-          first.trained_context,
-          {}});
+    for (const auto& [name, members] : seed_groups(reports)) {
+      const RecallReport& first = reports[members.front()];
+      several_seeds |= members.size() > 1;
+      ContextCurve& curve = curves.emplace_back(ContextCurve{name, first.trained_context, {}});
       for (size_t i = 0; i < options_.contexts.size(); ++i) {
         Moments accuracy;
-        for (const size_t member : group) accuracy.add(reports[member].scores[i].accuracy.mean);
+        for (const size_t member : members) accuracy.add(reports[member].scores[i].accuracy.mean);
         curve.points.push_back(
             {static_cast<double>(options_.contexts[i]), accuracy.mean,
-             group.size() > 1 ? accuracy.standard_error() : first.scores[i].accuracy.standard_error});
+             members.size() > 1 ? accuracy.standard_error() : first.scores[i].accuracy.standard_error});
       }
     }
     return context_figure(

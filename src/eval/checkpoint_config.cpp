@@ -32,6 +32,14 @@ LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::st
   return loaded;
 }
 
+void expect_positions(const LoadedConfig& loaded, const std::string& path, int64_t context) {
+  const ModelConfig& model = loaded.config.model;
+  if (model.position == PositionKind::learned && context > model.context)
+    fail(Exit::usage,
+         "context {}: {} has learned positions for {} tokens and cannot read further; ask for at most {}",
+         context, path, model.context, model.context);
+}
+
 std::vector<std::string> swapped_tensors(const LoadReport& report) {
   std::vector<std::string> swapped;
   for (const TensorFate& fate : report) {

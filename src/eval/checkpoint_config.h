@@ -20,6 +20,9 @@ struct LoadedConfig {
 LoadedConfig load_checkpoint_config(const std::string& path, std::vector<std::string> sets,
                                     std::optional<double> rope_theta = {});
 
+// Raises Exit::usage where the model of checkpoint `path` has learned positions and fewer than `context`.
+void expect_positions(const LoadedConfig& loaded, const std::string& path, int64_t context);
+
 // What other attention did to a checkpoint's tensors, for people: "new NAME = VALUE", "dropped NAME".
 std::vector<std::string> swapped_tensors(const LoadReport& report);
 

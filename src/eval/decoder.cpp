@@ -17,14 +17,6 @@ Tokenizer open_tokenizer(std::string_view command, const std::string& path, cons
   return tokenizer;
 }
 
-void expect_positions(const std::string& name, const ModelConfig& model, int64_t context) {
-  if (model.position == PositionKind::learned && context > model.context)
-    fail(Exit::usage,
-         "context {}: {} has learned positions for {} tokens and cannot read further; ask for contexts of at "
-         "most {}",
-         context, name, model.context, model.context);
-}
-
 int64_t texts_together(const RunConfig& config, int64_t context, int64_t most) {
   return std::clamp<int64_t>(config.batch.micro_sequences * config.model.context / context, 1, most);
 }

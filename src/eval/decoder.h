@@ -14,9 +14,6 @@ namespace keen {
 // model has.
 Tokenizer open_tokenizer(std::string_view command, const std::string& path, const RunConfig& config);
 
-// Raises Exit::usage for a context beyond the learned positions of the checkpoint `name`.
-void expect_positions(const std::string& name, const ModelConfig& model, int64_t context);
-
 // How many texts of `context` tokens, at most `most`, go through a model together: as many tokens as a
 // training micro-batch has, so that memory does not grow with the context.
 int64_t texts_together(const RunConfig& config, int64_t context, int64_t most);

@@ -1,10 +1,10 @@
 #include "eval/evaluate.h"
 
 #include <cmath>
+#include <deque>
 #include <numeric>
 
 #include "core/console.h"
-#include "eval/checkpoint_config.h"
 #include "eval/moments.h"
 #include "train/forward_model.h"
 #include "train/trainer.h"
@@ -33,39 +33,56 @@ std::vector<std::pair<int64_t, int64_t>> position_buckets(int64_t T) {
   return buckets;
 }
 
-Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& options) {
-  const LoadedConfig loaded = load_checkpoint_config(path, options.sets, options.rope_theta);
-  const RunConfig& config = loaded.config;
-  const Device device = resolve_device(config.device);
-  const DType dtype = resolve_precision(config.precision, device);
-  const int64_t T = options.context > 0 ? options.context : config.model.context;
-  const Dataset data(options.data, config.model.vocab_size);
-  const SequentialWindows windows(data, T);
-  const int64_t group = config.batch.micro_sequences;
-  const int64_t count = options.batches > 0 ? windows_of(windows, options.batches, group) : windows.count();
+namespace {
+
+// A checkpoint and the windows that it is to read. Everything that can be wrong with them is found when this
+// is made, before any model is loaded.
+struct Prepared {
+  std::string name;
+  LoadedConfig loaded;
+  Device device;
+  DType dtype;
+  ops::AttentionPath attention;
+  Dataset data;
+  SequentialWindows windows;
+
+  Prepared(const std::string& checkpoint, const EvaluateOptions& options)
+      : name(checkpoint),
+        loaded(load_checkpoint_config(checkpoint, options.sets, options.rope_theta)),
+        device(resolve_device(loaded.config.device)),
+        dtype(resolve_precision(loaded.config.precision, device)),
+        attention(resolve_attention_path(loaded.config.attention_path, device, dtype,
+                                         loaded.config.model.head_width())),
+        data(options.data, loaded.config.model.vocab_size),
+        windows(data, options.context > 0 ? options.context : loaded.config.model.context) {
+    expect_positions(loaded, name, windows.context());
+  }
+};
+
+Evaluation evaluate(const Prepared& prepared, int64_t count) {
+  const RunConfig& config = prepared.loaded.config;
+  const int64_t T = prepared.windows.context();
   // Windows in one pass: as many tokens as a training micro-batch, so that memory does not grow with the
   // context.
-  const int64_t B = std::clamp<int64_t>(group * config.model.context / T, 1, count);
-
-  const ops::AttentionPath attention =
-      resolve_attention_path(config.attention_path, device, dtype, config.model.head_width());
-  ForwardModel model(config.model, device, dtype, attention, B, T);
+  const int64_t B = std::clamp<int64_t>(config.batch.micro_sequences * config.model.context / T, 1, count);
+  ForwardModel model(config.model, prepared.device, prepared.dtype, prepared.attention, B, T);
   Evaluation result{
-      .checkpoint = path,
-      .step = loaded.checkpoint.step,
+      .checkpoint = prepared.name,
+      .step = prepared.loaded.checkpoint.step,
       .trained_context = config.model.context,
       .context = T,
       .windows = count,
       .tokens = count * T,
       .positions = {},
       .buckets = {},
-      .swapped = swapped_tensors(model.load(loaded.checkpoint, static_cast<uint64_t>(config.seed)))};
+      .swapped = swapped_tensors(model.load(prepared.loaded.checkpoint, static_cast<uint64_t>(config.seed))),
+      .sample = sample_of(prepared.loaded)};
 
   std::vector<Moments> positions(static_cast<size_t>(T));
   const auto ranges = position_buckets(T);
   std::vector<Moments> buckets(ranges.size());
-  Progress progress(fmt::format("evaluating {}", path), count * T, "tokens");
-  model.visit_losses(windows, count, [&](int64_t window, std::span<const double> losses) {
+  Progress progress(fmt::format("evaluating {}", prepared.name), count * T, "tokens");
+  model.visit_losses(prepared.windows, count, [&](int64_t window, std::span<const double> losses) {
     for (size_t t = 0; t < losses.size(); ++t) positions[t].add(losses[t]);
     for (size_t i = 0; i < ranges.size(); ++i) {
       const auto [first, last] = ranges[i];
@@ -86,6 +103,21 @@ Evaluation evaluate_checkpoint(const std::string& path, const EvaluateOptions& o
         {ranges[i].first, ranges[i].second, buckets[i].mean, buckets[i].standard_error()});
   result.perplexity = std::exp(result.loss);
   return result;
+}
+
+}  // namespace
+
+std::vector<Evaluation> evaluate_checkpoints(const std::vector<std::string>& checkpoints,
+                                             const EvaluateOptions& options) {
+  std::deque<Prepared> prepared;  // which does not move what refers to its parts
+  for (const std::string& checkpoint : checkpoints) prepared.emplace_back(checkpoint, options);
+  std::vector<Evaluation> evaluations;
+  for (const Prepared& each : prepared) {
+    const int64_t group = prepared.front().loaded.config.batch.micro_sequences;
+    evaluations.push_back(evaluate(
+        each, options.batches > 0 ? windows_of(each.windows, options.batches, group) : each.windows.count()));
+  }
+  return evaluations;
 }
 
 std::string positions_csv(const std::vector<Evaluation>& evaluations) {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "train/run_config.h"
+#include "eval/checkpoint_config.h"
 
 namespace keen {
 
@@ -13,7 +13,7 @@ struct EvaluateOptions {
   std::string data;                  // glob of shards
   int64_t context = 0;               // tokens a window; 0: the training context
   std::optional<double> rope_theta;  // instead of the trained one
-  int64_t batches = 0;               // groups of batch.micro_sequences windows; 0: all data
+  int64_t batches = 0;               // groups of micro_sequences windows, the first checkpoint's; 0: all
   std::vector<std::string>
       sets;  // KEY=VALUE over the checkpoint's config: device, precision, model.attention
 };
@@ -41,12 +41,17 @@ struct Evaluation {
   std::vector<PositionLoss> positions;
   std::vector<BucketLoss> buckets;
   std::vector<std::string> swapped;  // swapped_tensors
+  Sample sample;
 };
 
-// Reads consecutive windows of context + 1 tokens from the start of each shard, stride context. Memory does
-// not grow with the number of layers' activations: one layer's are held at a time. Raises Exit::usage for a
-// context beyond learned positions, Exit::data when no shard holds a window, Exit::checkpoint.
-Evaluation evaluate_checkpoint(const std::string& checkpoint, const EvaluateOptions& options);
+// Evaluates one checkpoint after the other. Each reads consecutive windows of context + 1 tokens from the
+// start of each shard, stride context, and all read equally many, as long as there are: `batches` counts
+// groups of the first one's batch.micro_sequences. Memory does not grow with the number of layers'
+// activations: one layer's are held at a time. Before the first one is evaluated raises, for any of them,
+// Exit::usage for a context beyond learned positions, Exit::data when no shard holds a window,
+// Exit::checkpoint and Exit::device.
+std::vector<Evaluation> evaluate_checkpoints(const std::vector<std::string>& checkpoints,
+                                             const EvaluateOptions& options);
 
 // A header and one row a position; with several checkpoints a first column says which.
 std::string positions_csv(const std::vector<Evaluation>& evaluations);

@@ -37,9 +37,8 @@ struct Asked {
         tokenizer(open_tokenizer("needle", options.tokenizer, loaded.config)),
         data(haystack_of(options, loaded.config), loaded.config.model.vocab_size),
         maker(data, tokenizer, options.seed, "needle") {
-    const ModelConfig& model = loaded.config.model;
     for (const int64_t context : options.contexts) {
-      expect_positions(name, model, context);
+      expect_positions(loaded, name, context);
       for (const double depth : options.depths) maker.make(context, depth, 0);
     }
   }

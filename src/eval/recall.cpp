@@ -29,7 +29,7 @@ LoadedConfig prepare(const std::string& checkpoint, const RecallTestOptions& opt
          "tokenize recall -h\" tells how to train a model that was",
          checkpoint, model.vocab_size, kRecallVocabulary);
   for (const int64_t context : options.contexts) {
-    expect_positions(checkpoint, model, context);
+    expect_positions(loaded, checkpoint, context);
     window_of(options, context, 0);
   }
   return loaded;

@@ -10,8 +10,8 @@ namespace keen {
 
 namespace {
 
-constexpr double kWidth = 760, kLeft = 58, kRight = 20,
-                 kTop = 48;  // of the picture; kTop: the legend's first row
+constexpr double kWidth = kFigureWidth, kLeft = kFigureLeft, kRight = kFigureRight,
+                 kTop = 48;                                         // the legend's first row
 constexpr double kPanelHeight = 320, kLegendRow = 20, kBelow = 68;  // kBelow: tick labels, x label, notes
 constexpr double kNarrowGap = 24, kCaption = 26;                    // between the panels of a grid
 constexpr std::string_view kFaint = "#6a6a6a";
@@ -52,8 +52,7 @@ Grid grid_of(size_t panels) {
 }
 
 double height_of(const ChartPlan& plan) {
-  return kTop + static_cast<double>(legend_rows(plan.looks)) * kLegendRow +
-         grid_of(plan.captions.size()).height + kBelow;
+  return legend_height(plan.looks) + grid_of(plan.captions.size()).height + kBelow;
 }
 
 }  // namespace
@@ -103,6 +102,33 @@ std::string amount_text(Measure measure, double amount) {
   return fmt::format("{} {}", short_count(amount), kMeasureNames[static_cast<size_t>(measure)]);
 }
 
+double legend_height(const std::vector<Look>& looks) {
+  return kTop + static_cast<double>(legend_rows(looks)) * kLegendRow;
+}
+
+double draw_legend(Svg& svg, std::string_view title, const std::vector<Look>& looks, bool markers) {
+  svg.text(kLeft, 24, title, {.size = 15, .bold = true});
+  double x = kLeft, y = kTop;
+  for (const Look& look : looks) {
+    if (x > kLeft && x + entry_width(look) > kWidth) x = kLeft, y += kLegendRow;
+    svg.line(x, y, x + 28, y, {.colour = look.colour, .width = 2.2, .dash = look.dash});
+    if (markers) svg.marker(look.marker, x + 14, y, 8, look.colour);
+    svg.text(x + 36, y + 4.5, shortened(look.name, 80));
+    x += entry_width(look);
+  }
+  return y + kLegendRow;
+}
+
+double bold_width(std::string_view name) { return text_width(name, 13.5); }
+
+std::string with_its_end(const std::string& name, double width) {
+  if (bold_width(name) <= width) return name;
+  const auto continues = [&](size_t at) { return (static_cast<unsigned char>(name[at]) & 0xC0) == 0x80; };
+  size_t begin = 1;
+  while (begin < name.size() && (continues(begin) || bold_width("…" + name.substr(begin)) > width)) ++begin;
+  return "…" + name.substr(begin);
+}
+
 size_t columns_for(size_t curves) {
   const size_t bytes = kCurvesBytes / std::max<size_t>(curves, 1);
   const size_t points = bytes > kCurveBytes ? (bytes - kCurveBytes) / kPointBytes : 0;
@@ -110,23 +136,9 @@ size_t columns_for(size_t curves) {
 }
 
 Chart::Chart(const ChartPlan& plan) : svg(kWidth, height_of(plan), plan.title), note_x_(kLeft) {
-  svg.text(kLeft, 24, plan.title, {.size = 15, .bold = true});
-  grid(plan, legend(plan));
+  grid(plan, draw_legend(svg, plan.title, plan.looks, plan.markers));
   svg.text((kLeft + kWidth - kRight) / 2, svg.height() - kBelow + 38, plan.unit.label,
            {.anchor = Anchor::middle});
-}
-
-// Names side by side, in as many rows as they take. Returns where the panels begin.
-double Chart::legend(const ChartPlan& plan) {
-  double x = kLeft, y = kTop;
-  for (const Look& look : plan.looks) {
-    if (x > kLeft && x + entry_width(look) > kWidth) x = kLeft, y += kLegendRow;
-    svg.line(x, y, x + 28, y, {.colour = look.colour, .width = 2.2, .dash = look.dash});
-    if (plan.markers) svg.marker(look.marker, x + 14, y, 8, look.colour);
-    svg.text(x + 36, y + 4.5, shortened(look.name, 80));
-    x += entry_width(look);
-  }
-  return y + kLegendRow;
 }
 
 void Chart::grid(const ChartPlan& plan, double top) {

@@ -21,6 +21,19 @@ std::vector<Look> looks_of(const Comparison& comparison);
 // Of the columns: the same where each is one run. The name of a group says how many seeds it has.
 std::vector<Look> looks_of_columns(const Comparison& comparison);
 
+// Where everything lies in a picture of curves: its width, and the margins of its panels, title and legend.
+inline constexpr double kFigureWidth = 760, kFigureLeft = 58, kFigureRight = 20;
+
+// The names of a figure, side by side below its title in as many rows as they take. `draw_legend` draws the
+// title, too, and returns where the panels begin.
+double legend_height(const std::vector<Look>& looks);
+double draw_legend(Svg& svg, std::string_view title, const std::vector<Look>& looks, bool markers);
+
+// The width of a bold name of size 12, and as much of its end as fits into `width`: what tells names apart is
+// their end.
+double bold_width(std::string_view name);
+std::string with_its_end(const std::string& name, double width);
+
 // What ticks count: `factor` of x make one.
 struct Unit {
   double factor = 1;
@@ -55,7 +68,6 @@ class Chart {
   void note(Marker marker, std::string_view words);
 
  private:
-  double legend(const ChartPlan& plan);
   void grid(const ChartPlan& plan, double top);
 
   double note_x_;

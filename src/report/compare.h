@@ -80,6 +80,9 @@ struct Summary {
   const Measured& operator[](Quantity q) const { return measured[static_cast<size_t>(q)]; }
 };
 
+// One name for runs that differ in their seeds: "tiny-1", "tiny-2", "tiny-10" as "tiny-*".
+std::string shared_label(const std::vector<std::string>& labels);
+
 // A column of the table: one run, or runs that differ in nothing but their seeds (and names, and what cannot
 // change numbers: the keys of log and checkpoint, paths of the same data). A second run of a seed is no
 // sample of its own: no column has a seed twice.

@@ -70,7 +70,8 @@ std::optional<std::string> all_but_the_seed(const RunRecord& run) {
   return json_line(rest);
 }
 
-// "tiny-1", "tiny-2", "tiny-10" as "tiny-*".
+}  // namespace
+
 std::string shared_label(const std::vector<std::string>& labels) {
   std::string head = labels[0], tail = labels[0];
   size_t shortest = labels[0].size();
@@ -92,8 +93,6 @@ std::string shared_label(const std::vector<std::string>& labels) {
   while (!tail.empty() && inside(tail.front())) tail.erase(0, 1);
   return head + "*" + tail;
 }
-
-}  // namespace
 
 std::vector<ConfigDifference> config_differences(const std::vector<RunRecord>& runs) {
   std::vector<Json> configs, environments;

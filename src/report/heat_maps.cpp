@@ -8,7 +8,7 @@
 
 #include "core/check.h"
 #include "core/console.h"
-#include "report/svg.h"
+#include "report/chart.h"
 
 namespace keen {
 
@@ -32,18 +32,6 @@ std::string shade(double value) {
   return text;
 }
 
-// Bold, at 12.
-double name_width(const std::string& name) { return text_width(name, 13.5); }
-
-// Names differ at their ends: what is too long loses its beginning.
-std::string shortened_name(const std::string& name, double width) {
-  if (name_width(name) <= width) return name;
-  const auto continues = [&](size_t at) { return (static_cast<unsigned char>(name[at]) & 0xC0) == 0x80; };
-  size_t begin = 1;
-  while (begin < name.size() && (continues(begin) || name_width("…" + name.substr(begin)) > width)) ++begin;
-  return "…" + name.substr(begin);
-}
-
 struct Layout {
   size_t across, down;                                      // maps beside and below each other
   double map_width, map_height, slot_width, width, height;  // a slot has room for a map and for its name
@@ -55,7 +43,7 @@ Layout layout_of(const HeatMaps& maps) {
   layout.map_height = static_cast<double>(maps.rows.size()) * kCellHeight;
   layout.slot_width = layout.map_width;
   for (const HeatMap& map : maps.maps)
-    layout.slot_width = std::max(layout.slot_width, std::min(name_width(map.name), kWidest / 2));
+    layout.slot_width = std::max(layout.slot_width, std::min(bold_width(map.name), kWidest / 2));
   const auto fitting = static_cast<size_t>((kWidest - kLeft - kMargin + kGap) / (layout.slot_width + kGap));
   layout.across = std::clamp<size_t>(fitting, 1, maps.maps.size());
   layout.down = (maps.maps.size() + layout.across - 1) / layout.across;
@@ -68,7 +56,7 @@ Layout layout_of(const HeatMaps& maps) {
 
 void draw_map(Svg& svg, const HeatMaps& maps, const HeatMap& map, double left, double top,
               const Layout& layout, bool leftmost) {
-  svg.text(left, top - 7, shortened_name(map.name, layout.slot_width), {.size = 12, .bold = true});
+  svg.text(left, top - 7, with_its_end(map.name, layout.slot_width), {.size = 12, .bold = true});
   for (size_t row = 0; row < maps.rows.size(); ++row) {
     const double y = top + static_cast<double>(row) * kCellHeight;
     if (leftmost)

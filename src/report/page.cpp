@@ -47,9 +47,9 @@ std::string title_of(const Json& columns) {
 
 }  // namespace
 
-std::string comparison_page(const Comparison& comparison) {
+std::string comparison_page(const Comparison& comparison, const std::vector<SvgFile>& figures) {
   // By way of its text: there, names that are not UTF-8 have become so.
-  Json data = Json::parse(json_line(page_data(comparison)));
+  Json data = Json::parse(json_line(page_data(comparison, figures)));
   const std::string title = title_of(data["columns"]);
   data["title"] = title;
   data["version"] = fmt::format("{} ({})", kVersion, kRevision);

@@ -262,20 +262,23 @@ PagePoints page_points(const std::vector<TrainPoint>& rows, size_t limit) {
   return points;
 }
 
-Json page_data(const Comparison& comparison) {
+Json page_data(const Comparison& comparison, const std::vector<SvgFile>& figures) {
   const size_t limit = std::max(kFewestTrainRows, kTrainRows / comparison.runs.size());
   const std::vector<Look> looks = looks_of(comparison);
-  Json runs = Json::array(), columns = Json::array();
+  Json runs = Json::array(), columns = Json::array(), pictures = Json::array();
   for (size_t i = 0; i < comparison.runs.size(); ++i)
     runs.push_back(run_json(comparison, i, looks[i], limit));
   for (const Column& column : comparison.columns)
     columns.push_back({{"label", column.label}, {"members", column.members}});
+  for (const SvgFile& figure : figures)
+    pictures.push_back({{"title", figure.title}, {"svg", base64(figure.bytes)}});
   return {{"comparison", comparison_json(comparison)},
           {"config", table_json(config_table(comparison))},
           {"results", table_json(comparison_table(comparison))},
           {"notes", comparison_notes(comparison)},
           {"baseline", comparison.baseline},
           {"columns", std::move(columns)},
+          {"figures", std::move(pictures)},
           {"smoothing", kSmoothing},
           {"runs", std::move(runs)}};
 }

@@ -3,6 +3,7 @@
 // {"comparison": comparison_json,
 //  "config", "results": {header, rows: [{key, label, cells: [{text, missing}]}]}   as in the console,
 //  "notes": comparison_notes, "baseline": index in `runs`, "columns": [{label, members: indices in `runs`}],
+//  "figures": [{title, svg: BASE64 of the file}],
 //  "smoothing": kSmoothing, "runs": [{   beside those of "comparison"
 //    "look": {colour, dark_colour, dash, marker}   (report/chart.h), "fork_of": index in `runs` or null,
 //    "origin": {steps, tokens, seconds, flops}     what had been done before (Origin in report/run.h),
@@ -20,6 +21,7 @@
 #include <span>
 
 #include "report/compare.h"
+#include "report/svg_file.h"
 
 namespace keen {
 
@@ -38,6 +40,6 @@ struct PagePoints {
 };
 PagePoints page_points(const std::vector<TrainPoint>& rows, size_t limit);
 
-Json page_data(const Comparison& comparison);
+Json page_data(const Comparison& comparison, const std::vector<SvgFile>& figures = {});
 
 }  // namespace keen

@@ -93,7 +93,7 @@ class Panel {
   double bottom() const { return bottom_; }
 
   struct Axes {
-    int x_ticks = 7, y_ticks = 6;
+    int x_ticks = 7, y_ticks = 6;  // x_ticks 0: none
     bool x_labels = true, y_labels = true;
     double x_unit = 1;   // what a tick of 1 stands for
     bool x_log = false;  // the panel's x are decimal logarithms, the ticks' labels are not

@@ -177,5 +177,33 @@ TEST(Compare, WritesThePageAndTheFiguresBesideTheTable) {
   EXPECT_TRUE(std::filesystem::is_fifo(pipe));
 }
 
+TEST(Compare, ShowsFiguresOnThePage) {
+  const Shell shell;
+  make_run(shell, "a", R"({"model": {}})", rows(4));
+  make_run(shell, "b", R"({"model": {}})", rows(3.9));
+  ASSERT_EQ(shell.keen({"compare", "a", "--svg", "f"}).exit, 0);
+  put(shell / "own.svg", R"(<svg xmlns="http://www.w3.org/2000/svg"></svg>)");
+  const Outcome outcome = shell.keen({"compare", "--html", "p.html", "--figure", "f/training-loss.svg",
+                                      "--figure", "own.svg", "a", "b", "--json"});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_EQ(outcome.json()["runs"].size(), 2u) << "a figure takes one file, and what follows is a run";
+  const std::string page = content_of(shell / "p.html");
+  EXPECT_NE(page.find(R"("title": "Training loss)"), page.npos) << "the title inside of the file";
+  EXPECT_NE(page.find(R"("title": "own.svg")"), page.npos) << "or the file's name";
+
+  expect_error(shell.keen({"compare", "a", "--figure", "own.svg"}), 2, {"--figure", "--html"});
+  put(shell / "cut.svg", content_of(shell / "f/training-loss.svg").substr(0, 1000));
+  for (const auto& [file, word] : {std::pair{"none.svg", "No such file"},
+                                   {"f", "directory"},
+                                   {"a/config.json", "no SVG file"},
+                                   {"p.html", "no SVG file"},
+                                   {"cut.svg", "cut.svg: no SVG file: it ends"}}) {
+    expect_error(
+        shell.keen({"compare", "a", "--html", "other.html", "--figure", "own.svg", "--figure", file}), 3,
+        {file, word});
+    EXPECT_FALSE(std::filesystem::exists(shell / "other.html")) << file;
+  }
+}
+
 }  // namespace
 }  // namespace keen::testing

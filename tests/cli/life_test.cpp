@@ -246,6 +246,55 @@ TEST(Eval, SeveralCheckpointsGiveOneFile) {
   EXPECT_NE(people.out.find("perplexity"), std::string::npos) << people.out;
 }
 
+// A second run, of micro-batches of 4 instead of 2.
+TEST(Eval, SeveralCheckpointsReadTheSameWindows) {
+  const TinyRun shell;
+  ASSERT_EQ(shell.train({"--set", "schedule.stop_after=1"}).exit, 0);
+  ASSERT_EQ(
+      shell.train({"--run-dir", "wide", "--set", "schedule.stop_after=1", "--set", "batch.micro_sequences=4"})
+          .exit,
+      0);
+  const auto windows = [&](const std::string& a, const std::string& b, std::vector<std::string> more = {}) {
+    more.insert(more.begin(), {"eval", a, b, "--data", "val.bin", "--batches", "2", "--json"});
+    const Outcome outcome = shell.keen(more);
+    EXPECT_EQ(outcome.exit, 0) << outcome.err;
+    const Json json = outcome.json();
+    return std::pair(json[0]["windows"].get<int>(), json[1]["windows"].get<int>());
+  };
+  EXPECT_EQ(windows("runs/c", "wide"), (std::pair(4, 4)));
+  EXPECT_EQ(windows("wide", "runs/c"), (std::pair(8, 8)));
+  EXPECT_EQ(windows("wide", "runs/c", {"--set", "batch.micro_sequences=1"}), (std::pair(2, 2)));
+}
+
+// The second cannot read that far, the third has too few ids: both are told before the first is evaluated.
+TEST(Eval, ChecksAllCheckpointsFirstAndEachOnce) {
+  const TinyRun shell;
+  put(shell / "few.bin", shard_bytes(400, 36));
+  ASSERT_EQ(shell.train().exit, 0);
+  for (const auto& [run, change] :
+       {std::pair{"learned", "model.position=learned"}, {"few", "model.vocab_size=36"}})
+    ASSERT_EQ(shell
+                  .train({"--run-dir", run, "--set", change, "--set", "data.train=few.bin", "--set",
+                          "data.validation=null", "--set", "schedule.stop_after=1"})
+                  .exit,
+              0)
+        << run;
+  const Outcome learned = shell.keen({"eval", "runs/c", "learned", "--data", "val.bin", "--context", "20"});
+  expect_error(learned, 2, {"context 20", "learned has learned positions for 16"});
+  EXPECT_FALSE(learned.says("evaluating")) << learned.err;
+  const Outcome few = shell.keen({"eval", "runs/c", "few", "--data", "val.bin"});
+  expect_error(few, 3, {"val.bin", "36"});
+  EXPECT_FALSE(few.says("evaluating")) << few.err;
+
+  flip_byte(shell.checkpoint(12) / "model.safetensors", 5000);
+  const Outcome outcome = shell.keen({"eval", "runs/c", "--data", "val.bin"});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  const size_t first = outcome.err.find("warning");
+  EXPECT_NE(first, std::string::npos) << outcome.err;
+  EXPECT_EQ(outcome.err.find("warning", first + 1), std::string::npos)
+      << "what is damaged is found once: " << outcome.err;
+}
+
 TEST(Inspect, WhatTrainingWrote) {
   const TinyRun shell;
   shell.configure({{"model", {{"attention", "ssmax"}}}});

@@ -63,9 +63,14 @@ TEST(NeedleCommand, TablesJsonAndFigureShowTheSameGrid) {
                                                           cell["answers"][0]["scores"][1][1].get<double>()}));
   EXPECT_EQ(first["cells"], json["checkpoints"][1]["cells"]) << "one checkpoint, named twice";
   EXPECT_TRUE(content_of(shell / "n.svg").starts_with("<svg"));
-  const Outcome scores = shell.needle({"--contexts", "200", "--depths", "50", "--trials", "2", "--scores"});
+  const Outcome scores =
+      shell.needle({"--contexts", "200", "--depths", "50", "--trials", "2", "--scores-svg", "s.svg"});
   EXPECT_NE(scores.out.find("mean needle score"), std::string::npos) << scores.out;
-  EXPECT_NE(scores.out.find("not even that"), std::string::npos) << scores.out;
+  EXPECT_NE(scores.out.find("not even that"), std::string::npos) << "--scores is implied: " << scores.out;
+  const std::string picture = content_of(shell / "s.svg");
+  EXPECT_NE(picture.find("runs/c"), std::string::npos) << picture;
+  EXPECT_NE(picture.find(">2 trials<"), std::string::npos)
+      << "in two steps nobody learns to answer: " << picture;
 }
 
 TEST(NeedleCommand, RefusesWhatCannotBe) {
@@ -79,6 +84,8 @@ TEST(NeedleCommand, RefusesWhatCannotBe) {
   expect_error(shell.needle({"--contexts", "200", "--depths="}), 2, {"--depths"});
   expect_error(shell.needle({"--contexts", "200", "--trials", "0"}), 2, {"--trials"});
   expect_error(shell.needle({"--contexts", "200", "--svg", "no/n.svg"}), 2, {"--svg", "no directory"});
+  expect_error(shell.needle({"--contexts", "200", "--scores-svg", "no/s.svg"}), 2,
+               {"--scores-svg", "no directory"});
   expect_error(shell.needle({"--contexts", "20"}), 2, {"context 20", "alone take"});
   expect_error(shell.needle({"--contexts", "200,100000"}), 3, {"context 100000", "--data"});
   expect_error(shell.needle({"--contexts", "200", "--data", "none.bin"}), 3, {"none.bin"});

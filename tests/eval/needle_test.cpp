@@ -267,7 +267,7 @@ TEST_P(NeedleGolden, LossAtEveryPosition) {
                             .context = T,
                             .rope_theta = theta(),
                             .sets = {std::string("precision=") + precision}};
-    const Evaluation evaluation = evaluate_checkpoint(checkpoint.directory.string(), options);
+    const Evaluation evaluation = evaluate_checkpoints({checkpoint.directory.string()}, options).front();
     EXPECT_EQ(evaluation.windows, 2);
     ASSERT_EQ(std::ssize(evaluation.positions), T);
     for (size_t t = 0; t < static_cast<size_t>(T); ++t) {

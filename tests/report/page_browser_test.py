@@ -77,9 +77,9 @@ class PageTest(unittest.TestCase):
         cls.addClassCleanup(cls.browser.__exit__)
 
     @classmethod
-    def compare(cls, page, *runs):
+    def compare(cls, page, *arguments):
         done = subprocess.run(
-            [cls.keen, "compare", *runs, "--html", page, "--json"],
+            [cls.keen, "compare", *arguments, "--html", page, "--json"],
             cwd=cls.root,
             check=True,
             stdout=subprocess.PIPE,
@@ -195,13 +195,17 @@ class PageTest(unittest.TestCase):
         )
         self.assertEqual(self.see("typeof boom"), "undefined")
 
-    def test_nothing_is_asked_of_the_network(self):
+    def asked_for(self):
+        """What the page asked of the network, or of the disk."""
         asked = [
             event["params"]["request"]["url"]
             for event in self.browser.events
             if event.get("method") == "Network.requestWillBeSent"
         ]
-        self.assertEqual([url for url in asked if not url.startswith(("about:", "data:"))], [self.url])
+        return [url for url in asked if not url.startswith(("about:", "data:"))]
+
+    def test_nothing_is_asked_of_the_network(self):
+        self.assertEqual(self.asked_for(), [self.url])
 
     # --- the curves ---
 
@@ -536,6 +540,48 @@ class PageTest(unittest.TestCase):
         points = self.see("panels[0].shown.curves[0].points")
         self.assertEqual(final["n"], 2)
         self.assertAlmostEqual(points["y"][-1], final["mean"], delta=1e-6)
+
+    # --- figures ---
+
+    def test_figures_are_images_that_do_nothing(self):
+        hostile = self.root / "hostile.svg"
+        hostile.write_text(
+            """<svg xmlns="http://www.w3.org/2000/svg" width="900" height="300" onload="parent.boom = top.boom = boom()">
+            <title>&lt;/script&gt;&lt;img src=x onerror=boom()&gt; "quoted" &amp; more</title>
+            <script>top.boom = 1; fetch("https://example.com/script")</script>
+            <image href="https://example.com/image.png" width="9" height="9"/>
+            <rect x="0" y="0" width="900" height="300" fill="#00ff00"/></svg>"""
+        )
+        self.compare("drawn.html", "base", "--svg", "drawn")
+        figures = ["drawn/training-loss.svg", "hostile.svg", "drawn/validation-loss.svg"]
+        self.compare("figures.html", "base", *(word for path in figures for word in ("--figure", path)))
+        page = (self.root / "figures.html").as_uri()
+        self.browser.open(page)
+        shown = self.see("""[...document.querySelectorAll("#figures img")].map((image) =>
+            ({ alt: image.alt, width: image.naturalWidth, complete: image.complete }))""")
+        titles = [re.search("<title>(.*?)</title>", (self.root / path).read_text()).group(1) for path in figures]
+        titles[1] = '</script><img src=x onerror=boom()> "quoted" & more'
+        self.assertEqual([image["alt"] for image in shown], titles)
+        self.assertEqual([image["width"] for image in shown], [760, 900, 760], "each is drawn")
+        self.assertEqual(self.see("typeof boom"), "undefined")
+        self.assertEqual(self.asked_for(), [page])
+        self.assertGreater(
+            self.see("document.getElementById('figures').getBoundingClientRect().top"),
+            self.see("document.getElementById('curves').getBoundingClientRect().bottom") - 1,
+        )
+        self.assertEqual(self.see("[...document.querySelectorAll('#figures img')].map(({ offsetLeft }) => offsetLeft)"),
+                         [28, 650, 28])
+        self.click("#theme")
+        self.browser.resize(380, 800)
+        self.assertLessEqual(self.see("document.documentElement.scrollWidth"), 380)
+        sizes = self.see("[...document.querySelectorAll('#figures img')].map(({ width, height }) => [width, height])")
+        self.assertEqual(sizes[1], [352, 117], "as wide as the window, and not squeezed")
+        self.browser.resize(720, 1000)
+        self.browser.call("Emulation.setEmulatedMedia", media="print")
+        self.assertEqual(self.see("document.querySelector('#figures img').width"), 720)
+
+    def test_without_figures_there_is_no_such_section(self):
+        self.assertEqual(self.see("document.getElementById('figures').offsetHeight"), 0)
 
     # --- the page ---
 

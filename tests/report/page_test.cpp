@@ -17,9 +17,9 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // --- an independent reader of what the page holds ---
 
-std::vector<double> read_base64_floats(const std::string& text) {
+std::string read_base64(const std::string& text) {
   const std::string digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::vector<uint8_t> bytes;
+  std::string bytes;
   uint32_t bits = 0;
   int count = 0;
   for (const char c : text) {
@@ -27,8 +27,13 @@ std::vector<double> read_base64_floats(const std::string& text) {
     bits = bits << 6 | static_cast<uint32_t>(digits.find(c));
     if ((count += 6) < 8) continue;
     count -= 8;
-    bytes.push_back(static_cast<uint8_t>(bits >> count));
+    bytes += static_cast<char>(bits >> count);
   }
+  return bytes;
+}
+
+std::vector<double> read_base64_floats(const std::string& text) {
+  const std::string bytes = read_base64(text);
   std::vector<double> values;
   for (size_t at = 0; at + 4 <= bytes.size(); at += 4) {
     float value;
@@ -55,7 +60,8 @@ struct Page {
   std::string html, around;
   Json data;
 
-  explicit Page(const Comparison& comparison) : html(comparison_page(comparison)) {
+  explicit Page(const Comparison& comparison, const std::vector<SvgFile>& figures = {})
+      : html(comparison_page(comparison, figures)) {
     const std::string open = "<script type=\"application/json\" id=\"data\">", close = "</script>";
     const size_t begin = html.find(open) + open.size(), end = html.find(close, begin);
     data = Json::parse(html.substr(begin, end - begin));
@@ -279,6 +285,23 @@ TEST(Page, AsksForNothingFromOutside) {
     EXPECT_EQ(page.around.find(wanted), std::string::npos) << wanted;
   EXPECT_NE(page.around.find("default-src 'none'"), std::string::npos);
   EXPECT_EQ(page.around.find("{{"), std::string::npos) << "every place of the template is filled";
+}
+
+TEST(Page, HoldsFiguresAsTheyAre) {
+  std::vector<SvgFile> figures = {
+      parse_svg("<svg xmlns='http://www.w3.org/2000/svg'><title>a</title><script>boom()</script></svg>", "a"),
+      {.title = "\"</script><b onerror=\"boom()\">{{script}}", .bytes = "caf\xe9</script>"}};
+  const Page page(compare_runs({made_up_run("a", 10)}, 0, std::nullopt), figures);
+  ASSERT_EQ(page.data["figures"].size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(page.data["figures"][i]["title"], figures[i].title);
+    EXPECT_EQ(read_base64(page.data["figures"][i]["svg"].get<std::string>()), figures[i].bytes);
+  }
+  const Page plain(compare_runs({made_up_run("a", 10)}, 0, std::nullopt));
+  EXPECT_TRUE(plain.data["figures"].empty());
+  EXPECT_EQ(page.around, plain.around) << "nothing of a figure stands outside of the data";
+  const auto tags = [](const Page& p) { return std::count(p.html.begin(), p.html.end(), '<'); };
+  EXPECT_EQ(tags(page), tags(plain)) << "no figure opens a tag";
 }
 
 TEST(Page, RunsWithoutRowsStillMakeAPage) {

@@ -226,6 +226,7 @@ readAddress();
 makeBlocks();
 makeControls();
 fillTables();
+fillFigures();
 refresh();
 draw();
 new ResizeObserver(() => schedule("draw")).observe(document.getElementById("panels"));

@@ -1,4 +1,4 @@
-// Elements of the page, and its two tables. Text from runs only ever becomes the text of a node.
+// Elements of the page, its two tables, and figures from elsewhere. Text from runs only ever becomes the text of a node.
 
 function element(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
@@ -63,4 +63,12 @@ function fillTables() {
   const notes = [...data.notes, ...problems].map((text) => element("p", { className: "note" }, text));
   results.replaceChildren(cellTable(data.results));
   document.getElementById("notes").replaceChildren(...notes);
+}
+
+// As images: in those a browser neither runs scripts nor loads anything, whoever has made them.
+function fillFigures() {
+  const pictures = data.figures.map(({ title, svg }) => element(
+    "figure", {}, element("img", { src: `data:image/svg+xml;base64,${svg}`, alt: title })));
+  document.getElementById("pictures").replaceChildren(...pictures);
+  document.getElementById("figures").hidden = pictures.length === 0;
 }
