@@ -55,19 +55,7 @@ heading "Corpus: a dictionary of English"
 scripts/prepare_gcide.sh "$data"
 
 heading "Vocabulary of 2,048 pieces, and tokens"
-if [[ -s $data/tokenizer.model ]]; then
-  echo "$data/tokenizer.model is already there"
-else
-  "$keen" tokenize vocab "$data/gcide.txt" --documents blank-line --size 2048 --sample-bytes 8000000 \
-    --out "$data/tokenizer.model"
-fi
-# dataset.json is written last: where it is, the dataset is whole.
-if [[ -s $data/dataset.json ]]; then
-  echo "$data/dataset.json is already there"
-else
-  "$keen" tokenize encode "$data/gcide.txt" --documents blank-line --model "$data/tokenizer.model" --out "$data" \
-    --validation 0.02
-fi
+scripts/encode_gcide.sh "$data"
 
 heading "Train with softmax and with SSMax, on the same batches"
 "$keen" train configs/quickstart-softmax.json

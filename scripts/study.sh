@@ -38,8 +38,8 @@ keen=build/keen
 case $scale in
   cpu | quick)
     text=configs/study-text.json recall=configs/recall-softmax.json needles=configs/quickstart-needle.json
-    data=data/gcide context=256 needle_windows=16000
-    text_steps=1000 recall_steps=800 needle_steps=1500
+    data=data/gcide context=256 needle_windows=8000
+    text_steps=1000 recall_steps=600 needle_steps=600
     swap_lr=2e-4 # a tenth of the highest
     runs=runs/study results=data/study
     long=4096 contexts=256,512,1024,2048 score_context=1024 trials=20
@@ -126,11 +126,37 @@ ask() {
 
 # --- The study -----------------------------------------------------------------------------------------------------
 
-if $install && ! $print; then scripts/install.sh --without-tests; fi
-[[ $print == true || -x $keen ]] || { echo "study: build first: cmake --preset release && cmake --build build" >&2; exit 2; }
-mkdir -p "$results"
+if ! $print; then
+  if $install; then scripts/install.sh --without-tests; fi
+  if [[ ! -f build/CMakeCache.txt ]]; then
+    if nvidia-smi --list-gpus >/dev/null 2>&1; then cuda=AUTO; else cuda=OFF; fi
+    cmake --preset release -DKEEN_TESTS=OFF -DKEEN_CUDA=$cuda >/dev/null
+  fi
+  cmake --build build --target keen -j "$(nproc)"
+  mkdir -p "$results" "$runs"
+fi
 
+# Data. dataset.json is written last: where it is, the dataset is whole.
+if [[ $scale != paper ]]; then
+  run scripts/prepare_gcide.sh "$data"
+  run scripts/encode_gcide.sh "$data"
+  [[ -s data/recall-128/dataset.json ]] || run "$keen" tokenize recall --out data/recall-128
+fi
+[[ -s data/needle-$context/dataset.json ]] ||
+  run "$keen" tokenize needle "$data" --context "$context" --windows "$needle_windows" --out "data/needle-$context"
+
+# Text, and what far longer texts than the trained ones cost.
 variants text "$text" "$text_steps"
+mapfile -t texts < <(all text)
+validation=(--data "$data/val_*.bin")
+ask text eval "${texts[@]}" "${validation[@]}"
+ask text-long eval "${texts[@]}" "${validation[@]}" --context "$long" --per-position "$runs/text-long.csv" \
+  --svg "$results/text-long.svg"
+ask text-long-theta eval "${texts[@]}" "${validation[@]}" --context "$long" --rope-theta $theta \
+  --per-position "$runs/text-long-theta.csv" --svg "$results/text-long-theta.svg"
+ask text-untrained eval "$runs/text/a-1" "${validation[@]}" --set model.attention=ssmax
+
+# Recall.
 if [[ $scale != paper ]]; then
   variants recall "$recall" "$recall_steps"
   # Which pairs of a head rotate, and QK-norm: said to decide about retrieval.
@@ -142,4 +168,50 @@ if [[ $scale != paper ]]; then
       train "rotary/qk-norm-$attention-$seed" "$recall" "${of[@]}" --set model.qk_norm=true
     done
   done
+  mapfile -t recalls < <(all recall)
+  rotary=()
+  for kind in half quarter qk-norm; do
+    for attention in softmax ssmax; do
+      for seed in "${seeds[@]}"; do rotary+=("$runs/rotary/$kind-$attention-$seed"); done
+    done
+  done
+  windows=(--contexts 128,256,512,1024,2048,4096 --windows 50)
+  ask recall recall "${recalls[@]}" "${windows[@]}" --svg "$results/recall.svg"
+  ask recall-theta recall "${recalls[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/recall-theta.svg"
+  ask rotary recall "${rotary[@]}" "${windows[@]}" --svg "$results/rotary.svg"
+  ask rotary-theta recall "${rotary[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/rotary-theta.svg"
 fi
+
+# Needles: every kind of model learns to answer, at the context it was trained on, and is asked beyond it.
+attention_of() { case $1 in a) echo softmax ;; c) echo ssmax_fixed ;; d) echo ssmax_bias ;; *) echo ssmax ;; esac; }
+needle_runs=()
+for variant in a b c d e f80; do
+  train "needle/$variant-1" "$needles" --init-from "$runs/text/$variant-1" --set seed=1 \
+    --set model.attention="$(attention_of $variant)" --set schedule.steps="$needle_steps"
+  needle_runs+=("$runs/needle/$variant-1")
+done
+questions=(--contexts "$contexts" --trials "$trials" "${validation[@]}")
+scores=(--contexts "$score_context" --depths 50 --trials 100 "${validation[@]}")
+ask needle needle "${needle_runs[@]}" "${questions[@]}" --svg "$results/needle.svg"
+ask needle-theta needle "${needle_runs[@]}" "${questions[@]}" --rope-theta $theta --svg "$results/needle-theta.svg"
+ask needle-scores needle "${needle_runs[@]}" "${scores[@]}" --scores-svg "$results/needle-scores.svg"
+ask needle-scores-theta needle "${needle_runs[@]}" "${scores[@]}" --rope-theta $theta \
+  --scores-svg "$results/needle-scores-theta.svg"
+
+# The page and the summary.
+figures=()
+if [[ $scale != paper ]]; then
+  run "$keen" compare "${recalls[@]}" --svg "$runs/recall-figures" >/dev/null
+  for name in training-loss learned-s; do
+    run cp "$runs/recall-figures/$name.svg" "$results/recall-$name.svg"
+    figures+=(--figure "$results/recall-$name.svg")
+  done
+  for name in recall recall-theta rotary rotary-theta; do figures+=(--figure "$results/$name.svg"); done
+fi
+for name in text-long text-long-theta needle needle-theta needle-scores needle-scores-theta; do
+  figures+=(--figure "$results/$name.svg")
+done
+run "$keen" compare "${texts[@]}" --html "$runs/report.html" "${figures[@]}" --svg "$runs/text-figures"
+for name in training-loss learned-s; do run cp "$runs/text-figures/$name.svg" "$results/text-$name.svg"; done
+run scripts/study_summary.py "$runs" "$results"
+$print || printf '\nThe summary: %s\nThe page:    file://%s/%s\n' "$results/README.md" "$PWD" "$runs/report.html"

@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+"""study_summary.py RUNS RESULTS: writes RESULTS/README.md from what scripts/study.sh left there.
+
+Every number comes out of the JSON documents of `keen eval`, `keen recall` and `keen needle` in RESULTS, or out of the
+metrics and the losses by position in RUNS; nothing is computed but means, and standard deviations over seeds.
+"""
+
+import csv
+import json
+import math
+import platform
+import re
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+VARIANTS = {
+    "a": "softmax",
+    "b": "SSMax",
+    "c": "SSMax, s = 1 fixed",
+    "d": "SSMax with b",
+    "e": "SSMax swapped in after a's end, a twentieth of the steps more",
+    "f80": "SSMax swapped into a at 80 % of the steps",
+    "f90": "the same at 90 %",
+    "f95": "the same at 95 %",
+    "g": "as f80, from s = 0 and b = 1",
+}
+
+
+def group_of(checkpoint):
+    """ "runs/study/text/a-2" is of the group "a"."""
+    return re.sub(r"-\d+$", "", Path(checkpoint).name)
+
+
+def groups(entries):
+    """Checkpoint entries by group, in their order."""
+    found = defaultdict(list)
+    for entry in entries:
+        found[group_of(entry["checkpoint"])].append(entry)
+    return found
+
+
+def spread(values, digits=4, factor=1):
+    """ "3.4412 ± 0.0031": mean and standard deviation over seeds; alone the value."""
+    values = [factor * value for value in values]
+    text = f"{statistics.mean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{digits}f}"
+    return text
+
+
+def table(header, rows):
+    lines = [header, ["---"] * len(header)] + rows
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def named(group):
+    return f"{group}: {VARIANTS[group]}" if group in VARIANTS else group
+
+
+class Study:
+    def __init__(self, runs, results):
+        self.runs, self.results = Path(runs), Path(results)
+
+    def load(self, name):
+        path = self.results / f"{name}.json"
+        document = json.loads(path.read_text()) if path.exists() else None
+        return [document] if isinstance(document, dict) and "loss" in document else document
+
+    def rows(self, run, kind):
+        found = {}
+        with open(self.runs / run / "metrics.jsonl") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if row["kind"] == kind:
+                    found[row["step"]] = row  # the last row of a step counts
+        return [found[step] for step in sorted(found)]
+
+    def figure(self, name, words):
+        return f"![{words}]({name}.svg)\n" if (self.results / f"{name}.svg").exists() else ""
+
+    # --- Sections -------------------------------------------------------------------------------------------------
+
+    def head(self):
+        environment = json.loads((self.runs / "text/a-1/environment.json").read_text())
+        config = json.loads((self.runs / "text/a-1/config.json").read_text())
+        model, batch, steps = config["model"], config["batch"], config["schedule"]["steps"]
+        tokens = batch["sequences"] * model["context"]
+        device = environment.get("device", "cpu")
+        return (
+            "# The study\n\n"
+            "Written by `scripts/study.sh`; every number is out of the JSON files beside this page, or out of the runs. "
+            "± is the standard deviation over seeds, where there are several; where there is none, one seed was run, and "
+            "differences as small as that deviation mean nothing.\n\n"
+            f"Text: {model['layers']} layers x {model['width']}, context {model['context']}, {steps} steps of {tokens} "
+            f"tokens, {environment.get('precision', '')} on {device} ({platform.machine()}), keen "
+            f"{environment.get('version', '')}.\n\n"
+            + table(["variant", "attention"], [[key, words] for key, words in VARIANTS.items()])
+        )
+
+    def training(self):
+        document = self.load("text")
+        rows = []
+        for group, entries in groups(document).items():
+            last = [self.rows(f"text/{Path(e['checkpoint']).name}", "validation")[-1]["loss"] for e in entries]
+            rows.append([group, str(len(entries)), spread(last), spread([e["loss"] for e in entries])])
+        text = "## Training on text\n\nLoss in nats a token, at the context of training.\n\n"
+        text += table(["variant", "seeds", "last validation", "all validation data"], rows)
+        for entry in self.load("text-untrained") or []:
+            text += f"\nSSMax swapped into a-1 without any training: {entry['loss']:.4f}.\n"
+        return text + "\n" + self.figure("text-training-loss", "Training loss on text")
+
+    def positions(self):
+        context = json.loads((self.runs / "text/a-1/config.json").read_text())["model"]["context"]
+        text = f"## Loss by position, trained on {context} tokens\n\n"
+        for name, theta in (("text-long", "theta as trained"), ("text-long-theta", "theta x 50")):
+            path = self.runs / f"{name}.csv"
+            if not path.exists():
+                continue
+            losses = defaultdict(lambda: defaultdict(list))  # of a checkpoint, by range
+            with open(path) as lines:
+                last = 0
+                for row in csv.DictReader(lines):
+                    position = int(row["position"])
+                    factor = 4 ** max(0, math.ceil(math.log(position / context, 4)))
+                    losses[row["checkpoint"]][factor].append(float(row["loss"]))
+                    last = max(last, position)
+            factors = sorted(next(iter(losses.values())))
+            ends = [min(factor * context, last) for factor in factors]
+            header = [theta] + [f"{b + 1} to {e}" for b, e in zip([0] + ends, ends)]
+            of_groups = defaultdict(list)
+            for checkpoint, by_range in losses.items():
+                of_groups[group_of(checkpoint)].append([statistics.mean(by_range[factor]) for factor in factors])
+            rows = [[group] + [spread(values, 3) for values in zip(*members)] for group, members in of_groups.items()]
+            text += table(header, rows) + "\n" + self.figure(name, f"Loss by position, {theta}") + "\n"
+        return text
+
+    def recall(self):
+        text = "## Recall: right answers, in percent\n\n"
+        for name, words in (
+            ("recall", "theta as trained"),
+            ("recall-theta", "theta x 50"),
+            ("rotary", "other heads, theta as trained"),
+            ("rotary-theta", "other heads, theta x 50"),
+        ):
+            document = self.load(name)
+            if not document:
+                continue
+            checkpoints = document["checkpoints"]
+            contexts = [str(score["context"]) for score in checkpoints[0]["scores"]]
+            rows = []
+            for group, entries in groups(checkpoints).items():
+                columns = zip(*[[score["accuracy"] for score in entry["scores"]] for entry in entries])
+                rows.append([group] + [spread(column, 1, 100) for column in columns])
+            text += table([words] + contexts, rows) + "\n" + self.figure(name, f"Recall, {words}") + "\n"
+        text += (
+            "half, quarter: only the fastest half or quarter of a head's pairs rotate (`rope_fraction`); qk-norm: queries "
+            "and keys are normed.\n\n"
+        )
+        return text + self.figure("recall-training-loss", "Training loss on the recall task")
+
+    def needles(self):
+        text = "## Needles found, in percent (all depths together)\n\n"
+        for name, words in (("needle", "theta as trained"), ("needle-theta", "theta x 50")):
+            document = self.load(name)
+            if not document:
+                continue
+            rows = []
+            for entry in document["checkpoints"]:
+                right = defaultdict(lambda: [0, 0])
+                for cell in entry["cells"]:
+                    right[cell["context"]][0] += cell["correct"]
+                    right[cell["context"]][1] += cell["trials"]
+                rows.append(
+                    [group_of(entry["checkpoint"])]
+                    + [f"{100 * right[context][0] / right[context][1]:.0f}" for context in document["contexts"]]
+                )
+            text += table([words] + [str(context) for context in document["contexts"]], rows)
+            text += "\n" + self.figure(name, f"Needles found, {words}") + "\n"
+        return text
+
+    def scores(self):
+        text = "## Needle scores\n\n"
+        for name, words in (("needle-scores", "theta as trained"), ("needle-scores-theta", "theta x 50")):
+            document = self.load(name)
+            if not document:
+                continue
+            rows = []
+            for entry in document["checkpoints"]:
+                top, by_outcome = entry["heads"][0], defaultdict(list)
+                for cell in entry["cells"]:
+                    for answer in cell["answers"]:
+                        by_outcome[answer["found"]].append(answer["top"]["score"])
+                row = [group_of(entry["checkpoint"]), f"layer {top['layer']}, head {top['head']}: {top['score']:.3f}"]
+                for found in ("number", "first_digit", "nothing"):
+                    values = by_outcome[found]
+                    row.append(f"{statistics.mean(values):.3f} ({len(values)})" if values else "- (0)")
+                rows.append(row)
+            context = document["contexts"][0]
+            text += f"Context {context}, depth {document['depths'][0]:g} %, {document['trials']} trials, {words}: the head "
+            text += "with the highest mean score, and the mean of each trial's top score by what was answered.\n\n"
+            text += table(["variant", "best head", "all digits (trials)", "first digit", "not even that"], rows)
+            text += "\n" + self.figure(name, f"Needle scores, {words}") + "\n"
+        return text
+
+    def learned(self):
+        rows = []
+        for part in ("text", "recall"):
+            for variant in ("b-1", "d-1", "e-1", "f80-1", "f90-1", "f95-1", "g-1"):
+                if not (self.runs / part / variant / "metrics.jsonl").exists():
+                    continue
+                found = self.rows(f"{part}/{variant}", "attention")
+                if not found:
+                    continue
+                first, last = ([s for layer in row["layers"] for s in layer.get("s", [])] for row in (found[0], found[-1]))
+                if last:
+                    start = statistics.mean(first)
+                    rows.append(
+                        [f"{part}, {variant}", f"{start:.3f}", f"{statistics.mean(last):.3f}", f"{min(last):.3f}", f"{max(last):.3f}"]
+                    )
+        text = "## Learned s\n\nOver all heads, at the run's first evaluation and at its end.\n\n"
+        text += table(["run", "mean at first", "mean at the end", "lowest", "highest"], rows) + "\n"
+        return text + self.figure("text-learned-s", "s of each head on text") + self.figure(
+            "recall-learned-s", "s of each head on the recall task"
+        )
+
+    def write(self):
+        sections = [self.head(), self.training(), self.positions()]
+        if self.load("recall"):
+            sections.append(self.recall())
+        sections += [self.needles(), self.scores(), self.learned()]
+        (self.results / "README.md").write_text("\n".join(section.rstrip() + "\n" for section in sections))
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit(__doc__.splitlines()[0])
+    Study(*sys.argv[1:]).write()
+
+
+if __name__ == "__main__":
+    main()
