@@ -69,12 +69,14 @@ heading "Evaluate within and beyond the training context of $context tokens"
 for factor in 1 2 4; do
   "$keen" eval "${runs[@]/#/runs/}" --data "$data/val_*.bin" --context $((factor * context)) --batches $((8 / factor))
 done
+positions=runs/quickstart-positions.svg
 echo "The longest again with RoPE's base 50 times as large, as the paper reads beyond the training context:"
-"$keen" eval "${runs[@]/#/runs/}" --data "$data/val_*.bin" --context $((4 * context)) --batches 2 --rope-theta 500000
+"$keen" eval "${runs[@]/#/runs/}" --data "$data/val_*.bin" --context $((4 * context)) --batches 2 --rope-theta 500000 \
+  --svg "$positions"
 
 heading "Compare"
 page=runs/quickstart.html
-"$keen" compare "${runs[@]/#/runs/}" --html "$page"
+"$keen" compare "${runs[@]/#/runs/}" --html "$page" --figure "$positions"
 echo "For scale, models that only count:"
 "$keen" inspect "$data" | grep -E 'unigram|bigram'
 finish_stage

@@ -9,8 +9,8 @@ namespace keen {
 
 namespace {
 
-// The options that both have in common, for NeedleDataOptions and RecallOptions, which name them alike.
-template <class Options> void add_common(CLI::App& app, Options& options) {
+// The options that all tasks have.
+void add_common(CLI::App& app, TaskOptions& options) {
   app.add_option("--windows", options.windows, "Windows to train on")
       ->check(within(1, 1e9))
       ->type_name("N")
@@ -41,7 +41,7 @@ class NeedleDataCommand final : public Command {
   NeedleDataCommand()
       : Command("Hide numbers in text, and ask for them: data for \"keen needle\"", "needle") {
     add_option_function<std::string>(
-        "DATASET", [this](const std::string& path) { options_.source = path; },
+        "DATASET", [this](const std::string& path) { source_ = path; },
         "The directory of a dataset of text, from \"keen tokenize encode\"")
         ->required();
     add_option("--context", options_.context, "The model's context, in tokens")
@@ -50,45 +50,47 @@ class NeedleDataCommand final : public Command {
         ->required();
     add_common(*this, options_);
     footer(
-        "Each window is a text as \"keen needle\" shows it, but with several needles in it, and several "
-        "questions "
-        "and answers at its end: with one answer a window a small model learns next to nothing.\n\n"
+        "Each window is a text as \"keen needle\" shows it, but with up to as many needles as find room, and "
+        "several questions and answers at its end: with one answer a window a small model learns next to "
+        "nothing.\n\n"
         "  keen tokenize needle data/gcide --context 256 --out data/needle-256\n"
         "  keen train configs/quickstart-needle.json");
   }
 
-  void run() override { write_err(summary(options_.directory, write_needle_data(options_))); }
+  void run() override { write_err(summary(options_.directory, write_needle_data(source_, options_))); }
 
  private:
-  NeedleDataOptions options_;
+  std::filesystem::path source_;
+  TaskOptions options_;
 };
 
 class RecallDataCommand final : public Command {
  public:
   RecallDataCommand()
       : Command("Keys and values in noise, and questions: data for \"keen recall\"", "recall") {
+    options_.context = kRecallContext;
     add_option("--context", options_.context, "The model's context, in tokens")
         ->check(within(1, 1e8))
         ->type_name("N")
         ->capture_default_str();
-    add_option("--pairs", options_.most_pairs, "Keys with a value that a window has at most")
+    add_option("--pairs", most_pairs_, "Keys with a value that a window has at most")
         ->check(within(1, kRecallKeys.count))
         ->type_name("N")
         ->capture_default_str();
     add_common(*this, options_);
     footer(
         "A window is noise in which keys stand with a value behind them, and at its end questions: a key, "
-        "and "
-        "behind it its value. Windows of one pair and of many are mixed, which is what makes the task "
+        "and behind it its value. Windows of one pair and of many are mixed, which is what makes the task "
         "learnable.\n\n"
         "  keen tokenize recall --out data/recall-128\n"
         "  keen train configs/recall-softmax.json");
   }
 
-  void run() override { write_err(summary(options_.directory, write_recall_data(options_))); }
+  void run() override { write_err(summary(options_.directory, write_recall_data(most_pairs_, options_))); }
 
  private:
-  RecallOptions options_;
+  int64_t most_pairs_ = kRecallPairs;
+  TaskOptions options_;
 };
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "core/console.h"
-#include "data/dataset_writer.h"
 #include "data/draws.h"
 
 namespace keen {
@@ -28,19 +27,6 @@ void expect_possible(const RecallShape& shape) {
     fail(Exit::usage,
          "context {}: {} pairs and {} take {} tokens without any noise; use a longer context or fewer pairs",
          context, pairs, counted(questions, "question"), least);
-}
-
-void write_windows(ShardWriter& writer, const RecallOptions& options, std::string_view stream,
-                   int64_t windows) {
-  Progress progress(fmt::format("writing {} windows", stream), windows, "windows");
-  for (int64_t i = 0; i < windows; ++i) {
-    const RecallShape shape = recall_lesson(options.context, options.most_pairs, options.seed, stream, i);
-    writer.write(recall_window(shape, options.seed, stream, i));
-    progress.update(i + 1);
-  }
-  writer.write(std::span(&kRecallStart, 1));
-  writer.finish();
-  progress.finish();
 }
 
 }  // namespace
@@ -92,26 +78,19 @@ RecallShape recall_lesson(int64_t context, int64_t most_pairs, uint64_t seed, st
   return {context, pairs, most_pairs + draws.below(most_questions - most_pairs + 1)};
 }
 
-DatasetInfo write_recall_data(const RecallOptions& options) {
-  expect_possible({options.context, options.most_pairs, options.most_pairs});
-  if (std::max(options.windows, options.validation_windows) > (kMaxShardTokens - 1) / options.context)
-    fail(Exit::usage, "more windows of {} tokens than a shard holds ({} tokens); ask for fewer",
-         options.context, kMaxShardTokens);
-  clear_dataset(options.directory, options.force);
-  DatasetInfo info{.vocab_size = kRecallVocabulary,
-                   .tokenizer_hash = "",
-                   .end_of_text = kRecallStart,
-                   .train_documents = options.windows,
-                   .validation_documents = options.validation_windows,
-                   .unigram_loss = {},
-                   .bigram_loss = {},
-                   .shards = {}};
-  ShardWriter train(options.directory, "train", "train", width_for(kRecallVocabulary), kMaxShardTokens),
-      validation(options.directory, "val", "validation", width_for(kRecallVocabulary), kMaxShardTokens);
-  write_windows(train, options, "train", options.windows);
-  write_windows(validation, options, "validation", options.validation_windows);
-  publish_dataset(options.directory, info, train, validation, "");
-  return info;
+DatasetInfo write_recall_data(int64_t most_pairs, const TaskOptions& options) {
+  const Task task{.vocab_size = kRecallVocabulary,
+                  .first_token = kRecallStart,
+                  .tokenizer_hash = "",
+                  .tokenizer = "",
+                  .window =
+                      [&](std::string_view kind, int64_t index) {
+                        const RecallShape shape =
+                            recall_lesson(options.context, most_pairs, options.seed, kind, index);
+                        return recall_window(shape, options.seed, kind, index);
+                      },
+                  .text_bytes = {}};
+  return write_task_data(task, options);
 }
 
 }  // namespace keen

@@ -4,10 +4,9 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <vector>
 
-#include "data/dataset.h"
+#include "data/task_data.h"
 
 namespace keen {
 
@@ -17,7 +16,7 @@ struct RecallIds {
 };
 inline constexpr int32_t kRecallStart = 0;
 inline constexpr RecallIds kRecallKeys{1, 64}, kRecallValues{65, 64}, kRecallNoise{129, 127};
-inline constexpr int64_t kRecallVocabulary = 256;
+inline constexpr int64_t kRecallVocabulary = 256, kRecallContext = 128, kRecallPairs = 8;
 
 // One window of `context` tokens:
 //
@@ -46,18 +45,8 @@ std::vector<int32_t> recall_window(const RecallShape& shape, uint64_t seed, std:
 RecallShape recall_lesson(int64_t context, int64_t most_pairs, uint64_t seed, std::string_view stream,
                           int64_t index);
 
-struct RecallOptions {
-  std::filesystem::path directory;
-  int64_t context = 128, most_pairs = 8;
-  int64_t windows = 20'000, validation_windows = 200;
-  uint64_t seed = 0;
-  bool force = false;
-};
-
-// Writes lessons one behind the other, and a last start token, as shards with a dataset.json and without a
-// tokenizer; so each window that training and evaluation read at this context is one lesson. Raises
-// Exit::usage (what does not fit, too many windows, a directory that holds a dataset, unless `force`),
-// Exit::storage.
-DatasetInfo write_recall_data(const RecallOptions& options);
+// Writes lessons as shards, without a tokenizer. Raises what write_task_data does, and Exit::usage for what
+// does not fit.
+DatasetInfo write_recall_data(int64_t most_pairs, const TaskOptions& options);
 
 }  // namespace keen

@@ -5,13 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "data/recall.h"
 #include "eval/checkpoint_config.h"
 
 namespace keen {
 
 struct RecallTestOptions {
   std::vector<int64_t> contexts;  // tokens of a window, with its questions
-  int64_t pairs = 8;              // in each window, every key asked for once
+  int64_t pairs = kRecallPairs;   // in each window, every key asked for once
   int64_t windows = 50;           // of each context
   uint64_t seed = 0;
   std::optional<double> rope_theta;  // instead of the trained one

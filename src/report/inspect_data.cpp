@@ -94,13 +94,20 @@ std::string shard_table(const std::vector<CheckedShard>& shards, const InspectOp
 
 void add_dataset_facts(Facts& facts, Json& json, const DatasetInfo& info) {
   facts.add("vocabulary", with_commas(info.vocab_size));
-  facts.add("text", fmt::format("{}, {} documents to train on, {} to validate", short_bytes(info.text_bytes),
-                                with_commas(info.train_documents), with_commas(info.validation_documents)));
   const int64_t train = info.tokens("train"), validation = info.tokens("validation");
-  const double bytes = static_cast<double>(info.text_bytes);
-  facts.add("tokens", fmt::format("{} to train on, {} to validate ({:.2f} bytes each)", with_commas(train),
-                                  with_commas(validation),
-                                  bytes / static_cast<double>(std::max<int64_t>(1, train + validation))));
+  std::string documents =
+                  fmt::format("{} documents to train on, {} to validate", with_commas(info.train_documents),
+                              with_commas(info.validation_documents)),
+              bytes_each;
+  if (info.text_bytes > 0) {  // windows of a task may have none
+    documents = fmt::format("{}, {}", short_bytes(info.text_bytes), documents);
+    bytes_each = fmt::format(
+        " ({:.2f} bytes each)",
+        static_cast<double>(info.text_bytes) / static_cast<double>(std::max<int64_t>(1, train + validation)));
+  }
+  facts.add("text", documents);
+  facts.add("tokens", fmt::format("{} to train on, {} to validate{}", with_commas(train),
+                                  with_commas(validation), bytes_each));
   if (info.unigram_loss && info.bigram_loss)
     facts.add("counting", fmt::format("unigram {:.4f}, bigram {:.4f} nats a token, on the validation tokens",
                                       *info.unigram_loss, *info.bigram_loss));
