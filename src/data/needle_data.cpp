@@ -38,10 +38,10 @@ DatasetInfo write_needle_data(const NeedleDataOptions& options) {
   const NeedleMaker train_maker(train_text, tokenizer, options.seed, "train needle"),
       validation_maker(validation_text, tokenizer, options.seed, "validation needle");
   // What cannot be is found before the directory is cleared.
+  for (const NeedleMaker* maker : {&train_maker, &validation_maker}) maker->lesson(options.context, 0);
   if (std::max(options.windows, options.validation_windows) > (kMaxShardTokens - 1) / options.context)
     fail(Exit::usage, "more windows of {} tokens than a shard holds ({} tokens); ask for fewer",
          options.context, kMaxShardTokens);
-  for (const NeedleMaker* maker : {&train_maker, &validation_maker}) maker->lesson(options.context, 0);
   clear_dataset(options.directory, options.force);
 
   DatasetInfo info{.vocab_size = tokenizer.vocab_size(),
