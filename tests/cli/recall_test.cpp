@@ -85,7 +85,6 @@ TEST(RecallCommand, TextAndJsonShowTheSame) {
     EXPECT_EQ(report["step"], 2);
     EXPECT_EQ(report["trained_context"], 48);
     ASSERT_EQ(report["scores"].size(), 2u) << "a context named twice is asked once";
-    std::string row = asked[i];
     for (size_t j = 0; j < 2; ++j) {
       const Json& score = report["scores"][j];
       EXPECT_EQ(score["context"], j == 0 ? 48 : 96);
