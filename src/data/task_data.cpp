@@ -28,10 +28,10 @@ int64_t write_windows(ShardWriter& writer, const Task& task, std::string_view ki
 }  // namespace
 
 DatasetInfo write_task_data(const Task& task, const TaskOptions& options) {
+  for (const char* kind : {"train", "validation"}) task.window(kind, 0);
   if (std::max(options.windows, options.validation_windows) > (kMaxShardTokens - 1) / options.context)
     fail(Exit::usage, "more windows of {} tokens than a shard holds ({} tokens); ask for fewer",
          options.context, kMaxShardTokens);
-  for (const char* kind : {"train", "validation"}) task.window(kind, 0);
   clear_dataset(options.directory, options.force);
 
   DatasetInfo info{.vocab_size = task.vocab_size,

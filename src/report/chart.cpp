@@ -183,7 +183,7 @@ void mark_contexts(Chart& chart, std::vector<int64_t> contexts) {
   double y = panel.top() + 12;
   for (const int64_t context : contexts) {
     const double x = panel.x(std::log10(static_cast<double>(context)));
-    if (x > panel.right()) continue;
+    if (x < panel.left() || x > panel.right()) continue;
     chart.svg.line(x, panel.top(), x, panel.bottom(), {.colour = kFaint, .width = 1.2, .dash = "4 3"});
     // Beside the line, on the side with more room; below each other, so that near ones do not overlap.
     const bool left = x - panel.left() > panel.right() - x;

@@ -74,7 +74,7 @@ class Chart {
 };
 
 // A dashed line where each of these training contexts ends, in the only panel of a chart whose x are the
-// logarithms of positions or contexts; those beyond its end are left out.
+// logarithms of positions or contexts; those outside of it are left out.
 void mark_contexts(Chart& chart, std::vector<int64_t> contexts);
 
 }  // namespace keen

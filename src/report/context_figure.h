@@ -19,9 +19,8 @@ struct ContextCurve {
 };
 
 // An SVG file: for each model a line, in percent, over the logarithm of the context, with a band of its
-// errors
-// (`error_label` says what they are, below the picture), and where the training context ends (of each model
-// whose context differs).
+// errors (`error_label` says what they are, below the picture), and where the training context ends (of each
+// model whose context differs), if it lies in the picture.
 std::string context_figure(const std::string& title, const std::string& error_label,
                            const std::vector<ContextCurve>& curves);
 

@@ -68,7 +68,7 @@ TEST(NeedleCommand, TablesJsonAndFigureShowTheSameGrid) {
   EXPECT_NE(scores.out.find("mean needle score"), std::string::npos) << scores.out;
   EXPECT_NE(scores.out.find("not even that"), std::string::npos) << "--scores is implied: " << scores.out;
   const std::string picture = content_of(shell / "s.svg");
-  EXPECT_NE(picture.find("runs/c"), std::string::npos) << picture;
+  EXPECT_NE(picture.find(">c<"), std::string::npos) << "runs/c, by its short name: " << picture;
   EXPECT_NE(picture.find(">2 trials<"), std::string::npos)
       << "in two steps nobody learns to answer: " << picture;
 }
@@ -114,8 +114,8 @@ TEST(TaskData, FromTheCommandLineIntoTraining) {
                {"nowhere"});
 
   EXPECT_EQ(shell
-                .keen({"tokenize", "recall", "--context", "64", "--pairs", "4", "--asks", "2", "--windows",
-                       "30", "--validation-windows", "5", "--out", "r"})
+                .keen({"tokenize", "recall", "--context", "64", "--pairs", "4", "--windows", "30",
+                       "--validation-windows", "5", "--out", "r"})
                 .exit,
             0);
   EXPECT_EQ(shell.keen({"inspect", "r"}).exit, 0);

@@ -52,6 +52,7 @@ TEST(Usage, EveryLevelHasHelpThatFitsTheConsole) {
                                                         {"train"},
                                                         {"eval"},
                                                         {"needle"},
+                                                        {"recall"},
                                                         {"sample"},
                                                         {"compare"},
                                                         {"inspect"}};

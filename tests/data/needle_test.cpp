@@ -1,6 +1,9 @@
 #include "data/needle.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <regex>
 #include <set>
 
 #include "data/needle_data.h"
@@ -121,47 +124,217 @@ TEST(Needle, RefusesWhatCannotBe) {
                [&] { NeedleMaker(*text.data, *other.tokenizer, 0, "needle"); });
 }
 
-TEST(NeedleData, WindowsAreNeedles) {
+// A lesson taken apart again: by its text, and by the tokens of the sentences that the text tells of.
+struct Lesson {
+  std::map<std::string, std::string> number_of;  // what the hidden sentences say
+  std::vector<std::string> asked;                // cities, in the order of the questions
+  std::vector<int32_t> haystack;                 // what is left of the body
+  std::vector<double> depths;                    // of the hidden sentences, in parts of the haystack
+
+  Lesson(const TextData& text, const std::vector<int32_t>& tokens) { take_apart(text, tokens); }
+
+ private:
+  void take_apart(const TextData& text, std::vector<int32_t> tokens) {
+    EXPECT_EQ(tokens[0], text.tokenizer->end_of_text());
+    const std::string all = text.text(tokens);
+    const std::string claim = " The special magic ([A-Za-z]+) number is: ([1-9][0-9]{6})\\.";
+    const size_t end = all.find(" What is the special magic ");
+    EXPECT_NE(end, all.npos) << all;
+    const std::string body = all.substr(0, end), tail = all.substr(std::min(end, all.size()));
+    for_each_match(body, claim, [&](const std::smatch& match) {
+      EXPECT_TRUE(number_of.emplace(match[1], match[2]).second) << match[1] << " is told of twice: " << all;
+    });
+    size_t read = 0;
+    for_each_match(tail, " What is the special magic ([A-Za-z]+) number\\?" + claim,
+                   [&](const std::smatch& match) {
+                     EXPECT_EQ(static_cast<size_t>(match.position()), read) << "nothing between questions";
+                     read += static_cast<size_t>(match.length());
+                     EXPECT_EQ(match[1], match[2]);
+                     EXPECT_EQ(number_of[match[1]], match[3]) << all;
+                     asked.push_back(match[1]);
+                   });
+    EXPECT_EQ(read, tail.size()) << "nothing behind the questions: " << all;
+
+    tokens.erase(tokens.begin());
+    for (auto question = asked.rbegin(); question != asked.rend(); ++question) {
+      const std::vector<int32_t> ids = text.tokenizer->encode(
+          fmt::format(" What is the special magic {0} number? The special magic {0} number is: {1}.",
+                      *question, number_of[*question]));
+      ASSERT_GE(tokens.size(), ids.size());
+      ASSERT_TRUE(std::equal(ids.begin(), ids.end(), tokens.end() - std::ssize(ids)));
+      tokens.resize(tokens.size() - ids.size());
+    }
+    std::vector<std::ptrdiff_t> places;
+    for (const auto& [city, number] : number_of) {
+      const std::vector<int32_t> ids =
+          text.tokenizer->encode(fmt::format(" The special magic {} number is: {}.", city, number));
+      const auto found = std::search(tokens.begin(), tokens.end(), ids.begin(), ids.end());
+      ASSERT_NE(found, tokens.end()) << city;
+      places.push_back(found - tokens.begin());
+      std::fill(found, found + std::ssize(ids), -1);
+    }
+    haystack = tokens;
+    std::erase(haystack, -1);
+    for (const std::ptrdiff_t place : places) {
+      const auto before = place - std::count(tokens.begin(), tokens.begin() + place, -1);
+      depths.push_back(static_cast<double>(before) / static_cast<double>(haystack.size()));
+    }
+  }
+
+  template <class Use>
+  static void for_each_match(const std::string& text, const std::string& pattern, Use use) {
+    const std::regex regex(pattern);
+    for (auto match = std::sregex_iterator(text.begin(), text.end(), regex); match != std::sregex_iterator();
+         ++match)
+      use(*match);
+  }
+};
+
+bool holds(const Dataset& data, const std::vector<int32_t>& part) {
+  return std::ranges::any_of(data.shards(), [&](const Shard& shard) {
+    std::vector<int32_t> all(static_cast<size_t>(shard.tokens()));
+    shard.copy(0, all);
+    return std::search(all.begin(), all.end(), part.begin(), part.end()) != all.end();
+  });
+}
+
+TEST(NeedleLesson, AsksForWhatItHidInRealText) {
   const TextData text;
-  const NeedleDataOptions options{.source = text.root,
-                                  .directory = text.directory / "needles",
-                                  .context = 160,
-                                  .windows = 40,
-                                  .validation_windows = 3,
-                                  .seed = 5};
-  const DatasetInfo info = write_needle_data(options);
-  EXPECT_EQ(info.tokens("train"), 40 * 160 + 1);
-  EXPECT_EQ(info.tokens("validation"), 3 * 160 + 1);
-  const Dataset train((options.directory / "train_*.bin").string(), text.tokenizer->vocab_size());
+  const NeedleMaker maker = text.maker();
+  std::map<size_t, int> needles;
+  std::set<size_t> questions_of_one;
+  std::vector<double> depths;
+  bool orders_differ = false;
+  constexpr int64_t kContext = 700;
+  for (int64_t index = 0; index < 80; ++index) {
+    const std::vector<int32_t> tokens = maker.lesson(kContext, index);
+    ASSERT_EQ(std::ssize(tokens), kContext);
+    const Lesson lesson(text, tokens);
+    ASSERT_FALSE(::testing::Test::HasFatalFailure());
+    EXPECT_TRUE(holds(*text.data, lesson.haystack)) << index;
+    const size_t cities = lesson.number_of.size();
+    ++needles[cities];
+    if (cities == 1) questions_of_one.insert(lesson.asked.size());
+    EXPECT_GE(lesson.asked.size(), cities) << "every needle is asked for";
+    for (size_t round = 0; round < lesson.asked.size(); round += cities) {
+      const auto begin = lesson.asked.begin() + static_cast<std::ptrdiff_t>(round),
+                 end = lesson.asked.begin() +
+                       static_cast<std::ptrdiff_t>(std::min(round + cities, lesson.asked.size()));
+      EXPECT_EQ(std::ssize(std::set(begin, end)), end - begin) << "twice in a round";
+      orders_differ |=
+          end - begin == std::ssize(lesson.number_of) && !std::equal(begin, end, lesson.asked.begin());
+    }
+    depths.insert(depths.end(), lesson.depths.begin(), lesson.depths.end());
+  }
+  EXPECT_TRUE(orders_differ);
+  EXPECT_GT(needles.size(), 3u) << "from one needle to several";
+  EXPECT_GT(needles[1] + needles[2], 30) << "few needles more often";
+  EXPECT_GT(questions_of_one.size(), 4u);
+  EXPECT_EQ(*questions_of_one.begin(), 1u);
+  for (const double third : {0.0, 1.0 / 3, 2.0 / 3}) {
+    const auto here = std::ranges::count_if(
+        depths, [&](double depth) { return third <= depth && depth <= third + 1.0 / 3; });
+    EXPECT_NEAR(static_cast<double>(here) / static_cast<double>(depths.size()), 1.0 / 3, 0.12) << third;
+  }
+}
+
+TEST(NeedleLesson, DependsOnWhatNamesIt) {
+  const TextData text;
+  const NeedleMaker maker = text.maker();
+  const std::vector<int32_t> lesson = maker.lesson(400, 7);
+  EXPECT_EQ(text.maker().lesson(400, 7), lesson);
+  const auto numbers = [&](const std::vector<int32_t>& tokens) { return Lesson(text, tokens).number_of; };
+  for (const std::vector<int32_t>& other :
+       {maker.lesson(400, 8), maker.lesson(401, 7), text.maker(1).lesson(400, 7),
+        NeedleMaker(*text.data, *text.tokenizer, 0, "other").lesson(400, 7)})
+    EXPECT_NE(numbers(other), numbers(lesson));
+}
+
+// The shortest context has room for any city and number, each asked for once, and a token of text.
+TEST(NeedleLesson, RefusesContextsThatAreTooShort) {
+  const TextData text;
+  const NeedleMaker maker = text.maker();
+  int64_t least = 300;
+  while (least > 3) {
+    try {
+      maker.lesson(least - 1, 0);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit, Exit::usage);
+      EXPECT_NE(std::string(error.what()).find(fmt::format("up to {} tokens", least)), std::string::npos)
+          << error.what();
+      break;
+    }
+    --least;
+  }
+  EXPECT_GT(least, 40);
+  EXPECT_LT(least, 300);
+  for (int64_t index = 0; index < 200; ++index) {
+    const std::vector<int32_t> tokens = maker.lesson(least, index);
+    ASSERT_EQ(std::ssize(tokens), least);
+    const Lesson lesson(text, tokens);
+    EXPECT_EQ(lesson.asked.size(), 1u);
+    EXPECT_GE(lesson.haystack.size(), 1u);
+  }
+  for (const int64_t context : {0, 1, 2, 30})
+    expect_error(Exit::usage, {fmt::format("context {}", context)}, [&] { maker.lesson(context, 0); });
+  expect_error(Exit::data, {"context 9000000", "no shard"}, [&] { maker.lesson(9'000'000, 0); });
+}
+
+TEST(NeedleData, WindowsAreLessonsFromShardsOfTheirOwn) {
+  const TextData text;
+  const TaskOptions options{.directory = text.directory / "needles",
+                            .context = 300,
+                            .windows = 40,
+                            .validation_windows = 3,
+                            .seed = 5};
+  const DatasetInfo info = write_needle_data(text.root, options);
+  EXPECT_EQ(info.tokens("train"), 40 * 300 + 1);
+  EXPECT_EQ(info.tokens("validation"), 3 * 300 + 1);
+  const Dataset train((options.directory / "train_*.bin").string(), text.tokenizer->vocab_size()),
+      validation((options.directory / "val_*.bin").string(), text.tokenizer->vocab_size()),
+      train_text((text.root / "train_*.bin").string(), text.tokenizer->vocab_size());
   EXPECT_EQ(train.info()->tokenizer_hash, text.tokenizer->hash());
   EXPECT_EQ(content_of(options.directory / "tokenizer.model"), content_of(text.root / "tokenizer.model"));
-  int64_t depths_below_half = 0;
+  const auto lesson = [&](const Dataset& from, int64_t window) {
+    std::vector<int32_t> ids(300);
+    from.shards()[0].copy(window * 300, ids);
+    return Lesson(text, ids);
+  };
+  std::set<std::map<std::string, std::string>> all;
+  const auto expect_text_of = [&](const std::vector<int32_t>& haystack, const Dataset& source,
+                                  const Dataset& other) {
+    EXPECT_TRUE(holds(source, haystack));
+    if (haystack.size() > 40) {
+      EXPECT_FALSE(holds(other, haystack)) << "a little text may stand in both";
+    }
+  };
   for (int64_t window = 0; window < 40; ++window) {
-    std::vector<int32_t> ids(160);
-    train.shards()[0].copy(window * 160, ids);
-    EXPECT_EQ(ids[0], text.tokenizer->end_of_text());
-    const std::string all = text.text(ids);
-    EXPECT_TRUE(all.ends_with("."));
-    const std::string number = all.substr(all.size() - 8, 7);
-    const size_t first = all.find(number);
-    EXPECT_LT(first, all.size() - 8) << "the number is in the text too";
-    depths_below_half += first < all.size() / 2 ? 1 : 0;
+    const Lesson of_train = lesson(train, window);
+    expect_text_of(of_train.haystack, train_text, *text.data);
+    all.insert(of_train.number_of);
   }
-  EXPECT_GT(depths_below_half, 3);
-  EXPECT_LT(depths_below_half, 37);
-  EXPECT_EQ(train.token(40 * 160), static_cast<uint32_t>(text.tokenizer->end_of_text()));
-  expect_error(Exit::usage, {"already holds", "--force"}, [&] { write_needle_data(options); });
-  NeedleDataOptions again = options;
+  for (int64_t window = 0; window < 3; ++window) {
+    const Lesson of_validation = lesson(validation, window);
+    expect_text_of(of_validation.haystack, *text.data, train_text);
+    all.insert(of_validation.number_of);
+  }
+  EXPECT_EQ(all.size(), 43u) << "no lesson is there twice";
+  EXPECT_EQ(train.token(40 * 300), static_cast<uint32_t>(text.tokenizer->end_of_text()));
+  EXPECT_GT(info.text_bytes, 40 * 300);
+
+  expect_error(Exit::usage, {"already holds", "--force"}, [&] { write_needle_data(text.root, options); });
+  TaskOptions again = options;
   again.force = true;
   const std::string before = train.fingerprint();
-  write_needle_data(again);
+  write_needle_data(text.root, again);
   EXPECT_EQ(Dataset((options.directory / "train_*.bin").string(), 0).fingerprint(), before);
-  EXPECT_GT(info.text_bytes, 40 * 160);
   again.windows = 20'000'000;
-  expect_error(Exit::usage, {"more windows"}, [&] { write_needle_data(again); });
+  expect_error(Exit::usage, {"more windows"}, [&] { write_needle_data(text.root, again); });
   again.windows = options.windows;
-  again.context = 30;
-  expect_error(Exit::usage, {"context 30"}, [&] { write_needle_data(again); });
+  for (const int64_t context : {30, 0}) {
+    again.context = context;
+    expect_error(Exit::usage, {fmt::format("context {}", context)}, [&] { write_needle_data(text.root, again); });
+  }
   EXPECT_TRUE(std::filesystem::exists(options.directory / kDatasetFile)) << "nothing was cleared";
 }
 

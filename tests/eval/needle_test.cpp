@@ -195,13 +195,12 @@ TEST(FindNeedles, RefusesWhatCannotBe) {
 TEST(FindNeedles, RefusesTextThatWouldMislead) {
   TextRun run;
   run.train("run", run.config);
-  NeedleDataOptions taught;
-  taught.source = run.directory / "text";
+  TaskOptions taught;
   taught.directory = run.directory / "needles";
   taught.context = 160;
   taught.windows = 8;
   taught.validation_windows = 4;
-  write_needle_data(taught);
+  write_needle_data(run.directory / "text", taught);
   run.config.data.validation = (run.directory / "needles/val_*.bin").string();
   run.train("taught", run.config);
   expect_error(Exit::data, {"needles/val_", "--data"}, [&] { run.find(small_grid(), "taught"); });

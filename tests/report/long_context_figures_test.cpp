@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
+#include "report/context_figure.h"
 #include "report/heat_maps.h"
 #include "report/needle_figure.h"
 #include "report/position_figure.h"
 #include "report/svg.h"
+#include "report/svg_file.h"
 
 namespace keen {
 namespace {
@@ -50,6 +53,31 @@ TEST(PositionFigure, ShowsEveryModelAndWhereItsTrainingEnds) {
   EXPECT_TRUE(position_figure({{"x", 1, {{1, 1, 2.5, nan}}}}).starts_with("<svg"));
 }
 
+// Whether the words stand somewhere in the picture, as they would in a text element.
+bool says(const std::string& svg, const std::string& words) { return svg.find(words + "<") != svg.npos; }
+
+TEST(ContextFigure, ShowsEveryModelInPercentAndWhereItsTrainingEnds) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<ContextCurve> curves = {
+      {"runs/a", 128, {{128, 1, 0.01}, {512, 0.75, 0.02}, {2048, 0.25, 0.05}}},
+      {"runs/b & c", 128, {{128, 0.9, nan}, {512, 0.5, nan}, {2048, 0, nan}}},
+      {"d", 256, {{128, 0.8, 0.5}, {512, 0.1, 0.5}, {2048, 0.1, nan}}}};
+  const std::string svg = context_figure("Recall < all", "one standard error", curves);
+  EXPECT_EQ(parse_svg(svg, "figure").title, "Recall < all");
+  for (const char* name : {"runs/a", "runs/b &amp; c"})
+    EXPECT_EQ(count(svg, name), 2u) << "in the legend and at its curve: " << name;
+  EXPECT_TRUE(says(svg, "context, tokens"));
+  EXPECT_EQ(count(svg, "band: one standard error"), 1u);
+  EXPECT_EQ(count(svg, "fill-opacity"), 2u) << "a band where errors are known";
+  EXPECT_EQ(count(svg, "trained on"), 2u) << "one mark for equal contexts";
+  EXPECT_TRUE(says(svg, "trained on 128"));
+  EXPECT_TRUE(says(svg, "trained on 256"));
+  for (const char* tick : {">0<", ">20<", ">100<", ">200<", ">1000<", ">2000<"})
+    EXPECT_NE(svg.find(tick), svg.npos) << tick;
+  EXPECT_EQ(svg.find("nan"), svg.npos);
+  EXPECT_EQ(svg.find("inf"), svg.npos);
+}
+
 TEST(HeatMapFigure, EveryCellBearsItsValue) {
   HeatMaps maps{.title = "Needles found",
                 .row_label = "depth",
@@ -83,6 +111,69 @@ std::vector<std::string> paths_of_width(const std::string& svg, const std::strin
       paths.push_back(element.substr(9, element.find('"', 9) - 9));
   }
   return paths;
+}
+
+// The points of a path that begins with M and goes on by l.
+std::vector<std::pair<double, double>> points_of(const std::string& path) {
+  std::vector<std::pair<double, double>> points;
+  const char* at = path.c_str();
+  const auto number = [&] {
+    while (*at == ' ' || *at == 'M' || *at == 'l') ++at;
+    char* end = nullptr;
+    const double value = std::strtod(at, &end);
+    at = end;
+    return value;
+  };
+  while (*at != '\0') {
+    const double x = number(), y = number();
+    points.emplace_back(points.empty() ? std::pair(x, y)
+                                       : std::pair(points.back().first + x, points.back().second + y));
+  }
+  return points;
+}
+
+TEST(ContextFigure, IsLogarithmicToTheRightAndLinearUpwards) {
+  const std::string svg =
+      context_figure("t", "e", {{"a", 128, {{128, 1, 0.5}, {512, 0.75, 0.5}, {2048, 0.25, 0.5}}}});
+  const std::vector<std::string> lines = paths_of_width(svg, "2.2");
+  ASSERT_EQ(lines.size(), 1u);
+  const auto line = points_of(lines[0]);
+  ASSERT_EQ(line.size(), 3u);
+  EXPECT_NEAR(line[1].first - line[0].first, line[2].first - line[1].first, 0.3) << "four times each";
+  EXPECT_NEAR(2 * (line[1].second - line[0].second), line[2].second - line[1].second, 0.3);
+  EXPECT_GT(line[1].second, line[0].second) << "a lower score stands lower";
+  // The band ends at 100 % and at 0 %: above and below there is nothing.
+  const size_t begin = svg.rfind("<path d=\"", svg.find("fill-opacity")) + 9;
+  const auto band = points_of(svg.substr(begin, svg.find('z', begin) - begin));
+  const auto [highest, lowest] = std::ranges::minmax(band, {}, &std::pair<double, double>::second);
+  EXPECT_NEAR(highest.second, line[0].second, 0.2) << "no higher than 100 %";
+  const double hundred = 4.0 / 3 * (line[2].second - line[0].second);
+  EXPECT_NEAR(lowest.second, line[0].second + hundred, 0.3) << "no lower than 0 %";
+}
+
+TEST(ContextFigure, OnePointWithoutAnErrorIsAPictureToo) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::string svg = context_figure("t", "one standard error", {{"x", 256, {{256, 0.5, nan}}}});
+  parse_svg(svg, "figure");
+  EXPECT_EQ(count(svg, "band"), 0u);
+  EXPECT_EQ(count(svg, "fill-opacity"), 0u);
+  EXPECT_EQ(paths_of_width(svg, "2.2").size(), 1u);
+  EXPECT_TRUE(says(svg, "trained on 256"));
+  EXPECT_EQ(svg.find("nan"), svg.npos);
+  EXPECT_EQ(svg.find("inf"), svg.npos);
+}
+
+// A mark outside of the panel would lie in its margin, or beyond the picture.
+TEST(ContextFigure, MarksNoContextOutsideOfThePicture) {
+  const auto marks = [](int64_t trained) {
+    return count(context_figure("t", "e", {{"x", trained, {{512, 0.5, 0.1}, {2048, 0.4, 0.1}}}}),
+                 "trained on");
+  };
+  EXPECT_EQ(marks(512), 1u);
+  EXPECT_EQ(marks(2048), 1u);
+  EXPECT_EQ(marks(128), 0u);
+  EXPECT_EQ(marks(16), 0u);
+  EXPECT_EQ(marks(65536), 0u);
 }
 
 NeedleFigure needle_scores() {
