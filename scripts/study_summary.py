@@ -6,6 +6,7 @@ metrics and the losses by position in RUNS; nothing is computed but means, and s
 """
 
 import csv
+import datetime
 import json
 import math
 import platform
@@ -87,15 +88,18 @@ class Study:
         config = json.loads((self.runs / "text/a-1/config.json").read_text())
         model, batch, steps = config["model"], config["batch"], config["schedule"]["steps"]
         tokens = batch["sequences"] * model["context"]
-        device = environment.get("device", "cpu")
+        machine = environment["gpu"] or next(
+            (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+            platform.machine(),
+        )
         return (
             "# The study\n\n"
             "Written by `scripts/study.sh`; every number is out of the JSON files beside this page, or out of the runs. "
             "± is the standard deviation over seeds, where there are several; where there is none, one seed was run, and "
             "differences as small as that deviation mean nothing.\n\n"
             f"Text: {model['layers']} layers x {model['width']}, context {model['context']}, {steps} steps of {tokens} "
-            f"tokens, {environment.get('precision', '')} on {device} ({platform.machine()}), keen "
-            f"{environment.get('version', '')}.\n\n"
+            f"tokens, in {environment['precision']} on {environment['device']} ({machine}, {environment['threads']} "
+            f"threads). {datetime.date.today():%-d %B %Y}, keen {environment['keen']}.\n\n"
             + table(["variant", "attention"], [[key, words] for key, words in VARIANTS.items()])
         )
 

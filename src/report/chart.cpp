@@ -157,7 +157,8 @@ void Chart::grid(const ChartPlan& plan, double top) {
                      .y_labels = column == 0,
                      .x_unit = plan.unit.factor,
                      .x_log = plan.x_log,
-                     .text_size = alone ? 12.0 : 11.0});
+                     .text_size = alone ? 12.0 : 11.0,
+                     .x_at = plan.x_at});
     if (!alone) svg.text(left, upper - 5, plan.captions[i], {.size = 12, .colour = kFaint});
     panels.push_back(panel);
   }

@@ -53,6 +53,7 @@ struct ChartPlan {
   Extent x, y;
   Unit unit;
   bool x_log = false;                        // x are decimal logarithms (Panel::Axes)
+  std::vector<double> x_at = {};             // where ticks are wanted (Panel::Axes)
   std::vector<std::string> captions = {""};  // of the panels, row by row; all of them have the same axes
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "report/chart.h"
 
@@ -34,9 +35,10 @@ std::string context_figure(const std::string& title, const std::string& error_la
   plan.markers = true;
   plan.unit.label = "context, tokens";
   plan.x_log = true;
-  plan.y = {-3, 103};
+  plan.y = {-3, 113};  // room for words above 100 %
   std::vector<Line> lines;
   std::vector<int64_t> trained;
+  std::set<double> contexts;
   double first = INFINITY, last = 1;
   for (const ContextCurve& curve : curves) {
     lines.push_back(line_of(curve));
@@ -45,9 +47,12 @@ std::string context_figure(const std::string& title, const std::string& error_la
     for (const ContextPoint& point : curve.points) {
       first = std::min(first, point.context);
       last = std::max(last, point.context);
+      contexts.insert(point.context);
     }
   }
   plan.x = {std::log10(std::min(first, last) / 1.1), std::log10(last * 1.1)};
+  // Ticks where something was asked, unless they would run into each other.
+  if (contexts.size() <= 12) plan.x_at.assign(contexts.begin(), contexts.end());
   Chart chart(plan);
   mark_contexts(chart, trained);
   const Panel& panel = chart.panels[0];

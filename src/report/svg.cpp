@@ -237,8 +237,9 @@ bool Panel::contains(double x, double y) const {
 }
 
 void Panel::axes(Svg& svg, const Axes& axes) const {
-  const Ticks across = axes.x_ticks == 0 ? Ticks()
-                       : axes.x_log      ? log_ticks_of(x_.low, x_.high, axes.x_ticks)
+  const Ticks across = !axes.x_at.empty()  ? Ticks{axes.x_at, 0}
+                       : axes.x_ticks == 0 ? Ticks()
+                       : axes.x_log        ? log_ticks_of(x_.low, x_.high, axes.x_ticks)
                                     : ticks_of(x_.low / axes.x_unit, x_.high / axes.x_unit, axes.x_ticks);
   const Ticks up = ticks_of(y_.low, y_.high, axes.y_ticks);
   for (const double value : up.values) {

@@ -98,6 +98,7 @@ class Panel {
     double x_unit = 1;   // what a tick of 1 stands for
     bool x_log = false;  // the panel's x are decimal logarithms, the ticks' labels are not
     double text_size = 12;
+    std::vector<double> x_at = {};  // whole numbers where ticks are wanted, instead of round ones
   };
   // A faint grid, and the ticks' labels below and to the left.
   void axes(Svg& svg, const Axes& axes) const;

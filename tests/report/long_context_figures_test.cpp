@@ -72,7 +72,7 @@ TEST(ContextFigure, ShowsEveryModelInPercentAndWhereItsTrainingEnds) {
   EXPECT_EQ(count(svg, "trained on"), 2u) << "one mark for equal contexts";
   EXPECT_TRUE(says(svg, "trained on 128"));
   EXPECT_TRUE(says(svg, "trained on 256"));
-  for (const char* tick : {">0<", ">20<", ">100<", ">200<", ">1000<", ">2000<"})
+  for (const char* tick : {">0<", ">20<", ">100<", ">128<", ">512<", ">2048<"})
     EXPECT_NE(svg.find(tick), svg.npos) << tick;
   EXPECT_EQ(svg.find("nan"), svg.npos);
   EXPECT_EQ(svg.find("inf"), svg.npos);
