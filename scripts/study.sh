@@ -159,27 +159,10 @@ ask text-untrained eval "$runs/text/a-1" "${validation[@]}" --set model.attentio
 # Recall.
 if [[ $scale != paper ]]; then
   variants recall "$recall" "$recall_steps"
-  # Which pairs of a head rotate, and QK-norm: said to decide about retrieval.
-  for seed in "${seeds[@]}"; do
-    for attention in softmax ssmax; do
-      of=(--set schedule.steps="$recall_steps" --set seed="$seed" --set model.attention=$attention)
-      train "rotary/half-$attention-$seed" "$recall" "${of[@]}" --set model.rope_fraction=0.5
-      train "rotary/quarter-$attention-$seed" "$recall" "${of[@]}" --set model.rope_fraction=0.25
-      train "rotary/qk-norm-$attention-$seed" "$recall" "${of[@]}" --set model.qk_norm=true
-    done
-  done
   mapfile -t recalls < <(all recall)
-  rotary=()
-  for kind in half quarter qk-norm; do
-    for attention in softmax ssmax; do
-      for seed in "${seeds[@]}"; do rotary+=("$runs/rotary/$kind-$attention-$seed"); done
-    done
-  done
   windows=(--contexts 128,256,512,1024,2048,4096 --windows 50)
   ask recall recall "${recalls[@]}" "${windows[@]}" --svg "$results/recall.svg"
   ask recall-theta recall "${recalls[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/recall-theta.svg"
-  ask rotary recall "${rotary[@]}" "${windows[@]}" --svg "$results/rotary.svg"
-  ask rotary-theta recall "${rotary[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/rotary-theta.svg"
 fi
 
 # Needles: every kind of model learns to answer, at the context it was trained on, and is asked beyond it.
@@ -197,6 +180,26 @@ ask needle-theta needle "${needle_runs[@]}" "${questions[@]}" --rope-theta $thet
 ask needle-scores needle "${needle_runs[@]}" "${scores[@]}" --scores-svg "$results/needle-scores.svg"
 ask needle-scores-theta needle "${needle_runs[@]}" "${scores[@]}" --rope-theta $theta \
   --scores-svg "$results/needle-scores-theta.svg"
+
+# Which pairs of a head rotate, and QK-norm: said to decide about retrieval.
+if [[ $scale != paper ]]; then
+  for seed in "${seeds[@]}"; do
+    for attention in softmax ssmax; do
+      of=(--set schedule.steps="$recall_steps" --set seed="$seed" --set model.attention=$attention)
+      train "rotary/half-$attention-$seed" "$recall" "${of[@]}" --set model.rope_fraction=0.5
+      train "rotary/quarter-$attention-$seed" "$recall" "${of[@]}" --set model.rope_fraction=0.25
+      train "rotary/qk-norm-$attention-$seed" "$recall" "${of[@]}" --set model.qk_norm=true
+    done
+  done
+  rotary=()
+  for kind in half quarter qk-norm; do
+    for attention in softmax ssmax; do
+      for seed in "${seeds[@]}"; do rotary+=("$runs/rotary/$kind-$attention-$seed"); done
+    done
+  done
+  ask rotary recall "${rotary[@]}" "${windows[@]}" --svg "$results/rotary.svg"
+  ask rotary-theta recall "${rotary[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/rotary-theta.svg"
+fi
 
 # The page and the summary.
 figures=()
