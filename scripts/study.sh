@@ -6,15 +6,16 @@
 #   a  softmax                      e    SSMax swapped into a after its end, and a twentieth of the steps more
 #   b  SSMax                        f80  SSMax swapped into a at 80 % of its steps (f90, f95: at 90, 95 %)
 #   c  SSMax with s = 1, fixed      g    as f80, from s = 0 and b = 1: the gentlest swap
-#   d  SSMax with b
-set -euo pipefail
+#   d  SSMax with b                 h    as e, but softmax stays: what the steps alone do
+set -Eeuo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
   cat <<END
 usage: scripts/study.sh [--quick] [--scale cpu|paper] [--print] [--no-install]
   --quick        one seed and few steps, in less than half an hour on two cores: to see the whole of it
-  --scale paper  the paper's model and its context on text in data/web (data/README.md), for GPUs
+  --scale paper  the paper's model and its context, for GPUs; data/web must hold text that was encoded with a
+                 SentencePiece vocabulary of 50,257 pieces (data/README.md; GPT-2's ids cannot be asked for needles)
   --print        print the commands and run none
   --no-install   leave apt alone
 Runs go to runs/study and results to data/study; with --quick or --scale paper to runs/study-quick, runs/study-paper.
@@ -25,7 +26,10 @@ scale=cpu seeds=(1 2 3) print=false install=true
 while (($#)); do
   case $1 in
     --quick) scale=quick ;;
-    --scale) scale=${2-} && shift ;;
+    --scale)
+      (($# > 1)) || { echo "study: --scale wants cpu or paper" >&2; exit 2; }
+      scale=$2
+      shift ;;
     --print) print=true ;;
     --no-install) install=false ;;
     -h | --help) usage; exit 0 ;;
@@ -38,7 +42,7 @@ keen=build/keen
 case $scale in
   cpu | quick)
     text=configs/study-text.json recall=configs/recall-softmax.json needles=configs/quickstart-needle.json
-    data=data/gcide context=256 needle_windows=8000
+    data=data/gcide context=256 needle_windows=(--windows 8000)
     text_steps=1000 recall_steps=600 needle_steps=600
     swap_lr=2e-4 # a tenth of the highest
     runs=runs/study results=data/study
@@ -49,7 +53,7 @@ case $scale in
     fi ;;
   paper)
     text=configs/paper-162m-a.json recall="" needles=configs/paper-162m-needle.json
-    data=data/web context=1024 needle_windows=128000
+    data=data/web context=1024 needle_windows=(--windows 12800 --validation-windows 256)
     text_steps=10000 needle_steps=1000 swap_lr=6e-5
     runs=runs/study-paper results=runs/study-paper/results
     long=20000 contexts=1024,2048,4096,8192,16384 score_context=8000 trials=100 ;;
@@ -57,8 +61,9 @@ case $scale in
 esac
 theta=500000 # 50 times that of training, as the paper reads beyond the training context
 
-trap 'echo "study: stopped; run it again to go on from there" >&2' ERR
-trap 'exit 75' INT TERM
+tell_how_to_go_on() { echo "study: stopped; run it again to go on from there" >&2; }
+trap tell_how_to_go_on ERR
+trap 'tell_how_to_go_on; exit 75' INT TERM
 run() { if $print; then printf '%q ' "$@"; echo; else "$@"; fi; }
 
 # --- How things are done -------------------------------------------------------------------------------------------
@@ -74,7 +79,7 @@ train() {
 # The checkpoint of the first softmax run of a part at a percentage of its steps.
 parent() { printf '%s/%s/a-1/checkpoints/step_%08d' "$runs" "$1" $(($2 * $3 / 100)); }
 
-# variants PART CONFIG STEPS: a to g.
+# variants PART CONFIG STEPS: a to h.
 variants() {
   local part=$1 config=$2 steps=$3 seed percent
   local of=(--set schedule.steps="$steps"
@@ -86,9 +91,11 @@ variants() {
   done
   train "$part/c-1" "$config" "${of[@]}" --set seed=1 --set model.attention=ssmax_fixed
   train "$part/d-1" "$config" "${of[@]}" --set seed=1 --set model.attention=ssmax_bias
-  train "$part/e-1" "$config" --init-from "$runs/$part/a-1" --set seed=1 --set model.attention=ssmax \
-    --set init.optimizer=keep --set init.step=reset --set optimizer.lr="$swap_lr" --set schedule.kind=constant \
-    --set schedule.steps=$((steps / 20)) --set schedule.warmup_steps=$((steps / 200))
+  local more=(--init-from "$runs/$part/a-1" --set seed=1 --set init.optimizer=keep --set init.step=reset
+    --set optimizer.lr="$swap_lr" --set schedule.kind=constant --set schedule.steps=$((steps / 20))
+    --set schedule.warmup_steps=$((steps / 200)))
+  train "$part/e-1" "$config" "${more[@]}" --set model.attention=ssmax
+  train "$part/h-1" "$config" "${more[@]}" --set model.attention=softmax
   for percent in 80 90 95; do
     train "$part/f$percent-1" "$config" --init-from "$(parent "$part" "$steps" "$percent")" "${forked[@]}" \
       --set model.attention=ssmax
@@ -97,31 +104,31 @@ variants() {
     --set 'model.attention={"kind": "ssmax_bias", "s": 0, "b": 1}'
 }
 
-# all PART [PREFIX]: the runs of a part, seeds together.
+# all PART: its runs, seeds together.
 all() {
   local variant seed
   for variant in a b; do
     for seed in "${seeds[@]}"; do echo "$runs/$1/$variant-$seed"; done
   done
-  for variant in c d e f80 f90 f95 g; do echo "$runs/$1/$variant-1"; done
+  for variant in c d e h f80 f90 f95 g; do echo "$runs/$1/$variant-1"; done
 }
 
 # ask RESULT COMMAND ARGUMENT...: what the command prints as JSON, kept as RESULT.json unless it is there already and
-# no older than the runs that are asked.
+# younger than the runs that are asked.
 ask() {
-  local result=$results/$1.json run fresh=true
+  local name=$1 result=$results/$1.json argument fresh=true
   shift
-  for run in "$@"; do
-    if [[ -f $run/metrics.jsonl && ! $result -nt $run/metrics.jsonl ]]; then fresh=false; fi
-  done
-  if [[ -s $result ]] && $fresh; then return; fi
-  $print || printf '\n== %s of %s\n' "$1" "$(basename "$result" .json)"
   if $print; then
     run "$keen" "$@" --json
-  else
-    "$keen" "$@" --json >"$result.part"
-    mv "$result.part" "$result"
+    return
   fi
+  for argument in "$@"; do
+    if [[ $argument == "$runs"/* && -d $argument && ! $result -nt $argument/metrics.jsonl ]]; then fresh=false; fi
+  done
+  if [[ -s $result ]] && $fresh; then return; fi
+  printf '\n== %s of %s\n' "$1" "$name"
+  "$keen" "$@" --json >"$runs/$name.json.part"
+  mv "$runs/$name.json.part" "$result"
 }
 
 # --- The study -----------------------------------------------------------------------------------------------------
@@ -143,7 +150,7 @@ if [[ $scale != paper ]]; then
   [[ -s data/recall-128/dataset.json ]] || run "$keen" tokenize recall --out data/recall-128
 fi
 [[ -s data/needle-$context/dataset.json ]] ||
-  run "$keen" tokenize needle "$data" --context "$context" --windows "$needle_windows" --out "data/needle-$context"
+  run "$keen" tokenize needle "$data" --context "$context" "${needle_windows[@]}" --out "data/needle-$context"
 
 # Text, and what far longer texts than the trained ones cost.
 variants text "$text" "$text_steps"
@@ -204,7 +211,7 @@ fi
 # The page and the summary.
 figures=()
 if [[ $scale != paper ]]; then
-  run "$keen" compare "${recalls[@]}" --svg "$runs/recall-figures" >/dev/null
+  run "$keen" compare "${recalls[@]}" --svg "$runs/recall-figures"
   for name in training-loss learned-s; do
     run cp "$runs/recall-figures/$name.svg" "$results/recall-$name.svg"
     figures+=(--figure "$results/recall-$name.svg")

@@ -21,8 +21,9 @@ VARIANTS = {
     "b": "SSMax",
     "c": "SSMax, s = 1 fixed",
     "d": "SSMax with b",
-    "e": "SSMax swapped in after a's end, a twentieth of the steps more",
-    "f80": "SSMax swapped into a at 80 % of the steps",
+    "e": "SSMax swapped into a-1 after its end, a twentieth of the steps more",
+    "h": "as e, but softmax stays: what those steps alone do",
+    "f80": "SSMax swapped into a-1 at 80 % of its steps",
     "f90": "the same at 90 %",
     "f95": "the same at 95 %",
     "g": "as f80, from s = 0 and b = 1",
@@ -42,13 +43,22 @@ def groups(entries):
     return found
 
 
-def spread(values, digits=4, factor=1):
+def spread(values, digits=4, factor=1, sign=""):
     """ "3.4412 ± 0.0031": mean and standard deviation over seeds; alone the value."""
     values = [factor * value for value in values]
-    text = f"{statistics.mean(values):.{digits}f}"
+    text = f"{statistics.mean(values):{sign}.{digits}f}"
     if len(values) > 1:
         text += f" ± {statistics.stdev(values):.{digits}f}"
     return text
+
+
+def share(right, trials):
+    """ "96 (90-98)": a share in percent and its Wilson interval of 95 %."""
+    z = 1.959963984540054
+    p, shrink = right / trials, 1 + z * z / trials
+    middle = (p + z * z / (2 * trials)) / shrink
+    half = z / shrink * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    return f"{100 * p:.0f} ({100 * max(0, middle - half):.0f}-{100 * min(1, middle + half):.0f})"
 
 
 def table(header, rows):
@@ -95,8 +105,8 @@ class Study:
         return (
             "# The study\n\n"
             "Written by `scripts/study.sh`; every number is out of the JSON files beside this page, or out of the runs. "
-            "± is the standard deviation over seeds, where there are several; where there is none, one seed was run, and "
-            "differences as small as that deviation mean nothing.\n\n"
+            "± is the standard deviation over seeds, where there are several; where there is none, one seed was run. Forks "
+            "(e to h) come from a-1 alone, so compare them with it.\n\n"
             f"Text: {model['layers']} layers x {model['width']}, context {model['context']}, {steps} steps of {tokens} "
             f"tokens, in {environment['precision']} on {environment['device']} ({machine}, {environment['threads']} "
             f"threads). {datetime.date.today():%-d %B %Y}, keen {environment['keen']}.\n\n"
@@ -105,14 +115,22 @@ class Study:
 
     def training(self):
         document = self.load("text")
+        loss = {Path(entry["checkpoint"]).name: entry["loss"] for entry in document}
         rows = []
         for group, entries in groups(document).items():
-            last = [self.rows(f"text/{Path(e['checkpoint']).name}", "validation")[-1]["loss"] for e in entries]
-            rows.append([group, str(len(entries)), spread(last), spread([e["loss"] for e in entries])])
-        text = "## Training on text\n\nLoss in nats a token, at the context of training.\n\n"
-        text += table(["variant", "seeds", "last validation", "all validation data"], rows)
+            names = [Path(entry["checkpoint"]).name for entry in entries]
+            last = [self.rows(f"text/{name}", "validation")[-1]["loss"] for name in names]
+            minus = [loss[name] - loss["a-" + name.rsplit("-", 1)[1]] for name in names]
+            rows.append(
+                [group, str(len(entries)), spread(last), spread([loss[name] for name in names])]
+                + ["" if group == "a" else spread(minus, sign="+")]
+            )
+        text = "## Training on text\n\nLoss in nats a token, at the context of training. The last column is the difference on "
+        text += "all validation data to the softmax run of the same seed.\n\n"
+        text += table(["variant", "seeds", "last validation", "all validation data", "minus a of that seed"], rows)
         for entry in self.load("text-untrained") or []:
-            text += f"\nSSMax swapped into a-1 without any training: {entry['loss']:.4f}.\n"
+            text += f"\nSSMax swapped into a-1 without any training: {entry['loss']:.4f} on all validation data, "
+            text += f"{entry['loss'] - loss['a-1']:+.4f} against a-1.\n"
         return text + "\n" + self.figure("text-training-loss", "Training loss on text")
 
     def positions(self):
@@ -135,13 +153,17 @@ class Study:
             header = [theta] + [f"{b + 1} to {e}" for b, e in zip([0] + ends, ends)]
             of_groups = defaultdict(list)
             for checkpoint, by_range in losses.items():
-                of_groups[group_of(checkpoint)].append([statistics.mean(by_range[factor]) for factor in factors])
+                means = [statistics.mean(by_range[factor]) for factor in factors]
+                of_groups[group_of(checkpoint)].append(means)
+                if Path(checkpoint).name == "a-1":
+                    of_groups["a-1"].append(means)
             rows = [[group] + [spread(values, 3) for values in zip(*members)] for group, members in of_groups.items()]
             text += table(header, rows) + "\n" + self.figure(name, f"Loss by position, {theta}") + "\n"
         return text
 
     def recall(self):
-        text = "## Recall: right answers, in percent\n\n"
+        text = "## Recall: right answers, in percent\n\nBy context in tokens. For one run, in parentheses: the standard error "
+        text += "over the windows.\n\n"
         for name, words in (
             ("recall", "theta as trained"),
             ("recall-theta", "theta x 50"),
@@ -155,8 +177,13 @@ class Study:
             contexts = [str(score["context"]) for score in checkpoints[0]["scores"]]
             rows = []
             for group, entries in groups(checkpoints).items():
-                columns = zip(*[[score["accuracy"] for score in entry["scores"]] for entry in entries])
-                rows.append([group] + [spread(column, 1, 100) for column in columns])
+                if len(entries) > 1:
+                    columns = zip(*[[score["accuracy"] for score in entry["scores"]] for entry in entries])
+                    rows.append([group] + [spread(column, 1, 100) for column in columns])
+                if len(entries) == 1 or group == "a":
+                    first = entries[0]
+                    cells = [f"{100 * s['accuracy']:.1f} ({100 * s['accuracy_stderr']:.1f})" for s in first["scores"]]
+                    rows.append([group if len(entries) == 1 else Path(first["checkpoint"]).name] + cells)
             text += table([words] + contexts, rows) + "\n" + self.figure(name, f"Recall, {words}") + "\n"
         text += (
             "half, quarter: only the fastest half or quarter of a head's pairs rotate (`rope_fraction`); qk-norm: queries "
@@ -165,7 +192,7 @@ class Study:
         return text + self.figure("recall-training-loss", "Training loss on the recall task")
 
     def needles(self):
-        text = "## Needles found, in percent (all depths together)\n\n"
+        text = "## Needles found, in percent\n\nBy context in tokens, all depths together, with the Wilson interval of 95 %.\n\n"
         for name, words in (("needle", "theta as trained"), ("needle-theta", "theta x 50")):
             document = self.load(name)
             if not document:
@@ -178,7 +205,7 @@ class Study:
                     right[cell["context"]][1] += cell["trials"]
                 rows.append(
                     [group_of(entry["checkpoint"])]
-                    + [f"{100 * right[context][0] / right[context][1]:.0f}" for context in document["contexts"]]
+                    + [share(*right[context]) for context in document["contexts"]]
                 )
             text += table([words] + [str(context) for context in document["contexts"]], rows)
             text += "\n" + self.figure(name, f"Needles found, {words}") + "\n"
@@ -219,9 +246,9 @@ class Study:
                     continue
                 first, last = ([s for layer in row["layers"] for s in layer.get("s", [])] for row in (found[0], found[-1]))
                 if last:
-                    start = statistics.mean(first)
+                    start = f"{statistics.mean(first):.3f}" if len(found) > 1 else ""
                     rows.append(
-                        [f"{part}, {variant}", f"{start:.3f}", f"{statistics.mean(last):.3f}", f"{min(last):.3f}", f"{max(last):.3f}"]
+                        [f"{part}, {variant}", start, f"{statistics.mean(last):.3f}", f"{min(last):.3f}", f"{max(last):.3f}"]
                     )
         text = "## Learned s\n\nOver all heads, at the run's first evaluation and at its end.\n\n"
         text += table(["run", "mean at first", "mean at the end", "lowest", "highest"], rows) + "\n"

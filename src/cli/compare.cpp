@@ -28,7 +28,7 @@ class CompareCommand final : public Command {
         ->type_name("FILE");
     add_option("--figure", figure_paths_,
                "Show this SVG file on the page of --html, below the curves (may be repeated): one that eval, "
-               "needle or compare has drawn, or any other")
+               "recall, needle or compare has drawn, or any other")
         ->type_name("FILE")
         ->allow_extra_args(false)
         ->needs("--html");

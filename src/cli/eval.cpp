@@ -75,7 +75,8 @@ class EvalCommand final : public Command {
   // A line for each group of seeds: its mean, with the standard error over the seeds.
   static std::string figure(const std::vector<Evaluation>& evaluations) {
     std::vector<PositionCurve> curves;
-    for (const SeedGroup& group : seed_groups(evaluations)) {
+    const std::vector<SeedGroup> groups = seed_groups(evaluations);
+    for (const SeedGroup& group : groups) {
       const Evaluation& first = evaluations[group.members.front()];
       PositionCurve& curve = curves.emplace_back(PositionCurve{group.name, first.trained_context, {}});
       for (size_t i = 0; i < first.buckets.size(); ++i) {
@@ -87,7 +88,7 @@ class EvalCommand final : public Command {
                                 group.members.size() > 1 ? loss.standard_error() : bucket.standard_error});
       }
     }
-    return position_figure(curves);
+    return position_figure(error_label(groups), curves);
   }
 
   // One checkpoint gives an object, several a list of them.

@@ -96,10 +96,9 @@ class RecallCommand final : public Command {
   // A line for each group of seeds: its mean, with the standard error over the seeds.
   std::string figure(const std::vector<RecallReport>& reports) const {
     std::vector<ContextCurve> curves;
-    bool several_seeds = false;
-    for (const auto& [name, members] : seed_groups(reports)) {
+    const std::vector<SeedGroup> groups = seed_groups(reports);
+    for (const auto& [name, members] : groups) {
       const RecallReport& first = reports[members.front()];
-      several_seeds |= members.size() > 1;
       ContextCurve& curve = curves.emplace_back(ContextCurve{name, first.trained_context, {}});
       for (size_t i = 0; i < options_.contexts.size(); ++i) {
         Moments accuracy;
@@ -109,10 +108,7 @@ class RecallCommand final : public Command {
              members.size() > 1 ? accuracy.standard_error() : first.scores[i].accuracy.standard_error});
       }
     }
-    return context_figure(
-        "Recall: right answers, in percent",
-        several_seeds ? "one standard error, over seeds where there are several" : "one standard error",
-        curves);
+    return context_figure("Recall: right answers, in percent", error_label(groups), curves);
   }
 
   Json json(const std::vector<RecallReport>& reports) const {
@@ -128,6 +124,7 @@ class RecallCommand final : public Command {
       list.push_back({{"checkpoint", report.checkpoint},
                       {"step", report.step},
                       {"trained_context", report.trained_context},
+                      {"rope_theta", report.rope_theta},
                       {"scores", scores}});
     }
     return {{"seed", options_.seed},

@@ -23,6 +23,13 @@ std::vector<std::string> short_names(const std::vector<std::string>& paths) {
   return names;
 }
 
+std::string error_label(const std::vector<SeedGroup>& groups) {
+  const bool seeds =
+      std::ranges::any_of(groups, [](const SeedGroup& group) { return group.members.size() > 1; });
+  return seeds ? "one standard error, over seeds where there are several, else over windows"
+               : "one standard error over windows";
+}
+
 std::vector<SeedGroup> seed_groups(const std::vector<std::string>& checkpoints,
                                    const std::vector<Sample>& samples) {
   const std::vector<std::string> names = short_names(checkpoints);

@@ -18,6 +18,9 @@ struct SeedGroup {
   std::vector<size_t> members;  // places among the checkpoints
 };
 
+// What the bands around the curves of these groups are.
+std::string error_label(const std::vector<SeedGroup>& groups);
+
 std::vector<SeedGroup> seed_groups(const std::vector<std::string>& checkpoints,
                                    const std::vector<Sample>& samples);
 

@@ -16,7 +16,7 @@ class Draws {
 
   double uniform() { return stream_.uniform(next_++, index_); }  // in [0, 1)
   int64_t below(int64_t count) { return static_cast<int64_t>(uniform() * static_cast<double>(count)); }
-  // 2^u, rounded, u even from 0 to log2(most): from 1 to `most`, small ones more often.
+  // 2^u, rounded, u even from 0 to log2(most): from 1 to `most`, one doubling about as often as another.
   int64_t log_uniform(int64_t most) {
     return std::llround(std::exp2(uniform() * std::log2(static_cast<double>(most))));
   }

@@ -186,6 +186,7 @@ std::vector<int32_t> NeedleMaker::lesson(int64_t context, int64_t index) const {
     if (left < 0) break;
     questions.push_back(next);
   }
+  check(questions.size() >= needles, "NeedleMaker::lesson: a question for every needle");
   const auto more = static_cast<int64_t>(questions.size() - needles);
   questions.resize(needles + static_cast<size_t>(draws.below(more + 1)));
 

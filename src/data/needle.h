@@ -36,7 +36,8 @@ struct Needle {
 // checkpoint is asked the same. Dataset and tokenizer must outlive it.
 class NeedleMaker {
  public:
-  // Raises Exit::data where a dataset.json beside the shards says that another tokenizer made them.
+  // Raises Exit::data where a dataset.json beside the shards says that another tokenizer made them, or
+  // numbers do not survive the tokenizer.
   NeedleMaker(const Dataset& haystack, const Tokenizer& tokenizer, uint64_t seed, std::string_view stream);
 
   // The sentence stands where `depth` percent of the haystack lie before it, moved to the nearest end of a

@@ -27,8 +27,7 @@ struct Task {
   int32_t first_token;         // of every window
   std::string tokenizer_hash;  // both empty without a tokenizer
   std::string tokenizer;       // the bytes of its model
-  // Window `index` of "train" or "validation": `context` tokens. Raises what is impossible at index 0
-  // already.
+  // Window `index` of "train" or "validation": `context` tokens. What can never be is raised at index 0 too.
   std::function<std::vector<int32_t>(std::string_view kind, int64_t index)> window;
   std::function<int64_t(std::span<const int32_t>)> text_bytes;  // of a window; empty where there is no text
 };
@@ -36,7 +35,7 @@ struct Task {
 // Writes windows one behind the other, and a last first_token, as shards with a dataset.json: so each of the
 // windows that training and evaluation read at this context is one window of the task, with the next one's
 // first token as its last target. Raises Exit::usage (a directory that holds a dataset, unless `force`; more
-// tokens than a shard holds), what the task raises, before anything is replaced, and Exit::storage.
+// tokens than a shard holds) and what the task raises at index 0 before anything is replaced; Exit::storage.
 DatasetInfo write_task_data(const Task& task, const TaskOptions& options);
 
 }  // namespace keen

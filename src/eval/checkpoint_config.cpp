@@ -51,10 +51,10 @@ std::vector<std::string> swapped_tensors(const LoadReport& report) {
 }
 
 Sample sample_of(const LoadedConfig& loaded) {
-  Json rest = to_json(loaded.config);
-  for (const char* key : {"name", "seed", "log", "checkpoint", "init"}) rest.erase(key);
-  return {fmt::format("{} {}", loaded.checkpoint.step, json_line(rest)),
-          static_cast<int64_t>(loaded.config.seed)};
+  const RunConfig trained = checkpoint_config(loaded.checkpoint);
+  Json rest = to_json(trained);
+  for (const char* key : {"name", "seed", "log", "checkpoint"}) rest.erase(key);
+  return {fmt::format("{} {}", loaded.checkpoint.step, json_line(rest)), static_cast<int64_t>(trained.seed)};
 }
 
 std::vector<std::vector<size_t>> groups_of(const std::vector<Sample>& samples) {

@@ -26,8 +26,9 @@ void expect_positions(const LoadedConfig& loaded, const std::string& path, int64
 // What other attention did to a checkpoint's tensors, for people: "new NAME = VALUE", "dropped NAME".
 std::vector<std::string> swapped_tensors(const LoadReport& report);
 
-// What a checkpoint is one sample of: two with other seeds and the same `rest` (config but for name, seed,
-// log, checkpoint and what a fork came from, and step) differ in nothing but chance.
+// What a checkpoint is one sample of: two with other seeds and the same `rest` (the config that it was
+// trained with, but for name, seed, log and checkpoint, and its step) differ in nothing but chance. Forks of
+// different parents do not.
 struct Sample {
   std::string rest;
   int64_t seed = 0;

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/console.h"
+#include "eval/decoder.h"
 #include "eval/moments.h"
 #include "train/forward_model.h"
 #include "train/trainer.h"
@@ -62,9 +63,7 @@ struct Prepared {
 Evaluation evaluate(const Prepared& prepared, int64_t count) {
   const RunConfig& config = prepared.loaded.config;
   const int64_t T = prepared.windows.context();
-  // Windows in one pass: as many tokens as a training micro-batch, so that memory does not grow with the
-  // context.
-  const int64_t B = std::clamp<int64_t>(config.batch.micro_sequences * config.model.context / T, 1, count);
+  const int64_t B = texts_together(config, T, count);
   ForwardModel model(config.model, prepared.device, prepared.dtype, prepared.attention, B, T);
   Evaluation result{
       .checkpoint = prepared.name,

@@ -75,6 +75,7 @@ RecallReport ask(const LoadedConfig& loaded, const std::string& checkpoint,
   RecallReport report{.checkpoint = checkpoint,
                       .step = loaded.checkpoint.step,
                       .trained_context = loaded.config.model.context,
+                      .rope_theta = loaded.config.model.rope_theta,
                       .scores = {},
                       .swapped = {},
                       .sample = sample_of(loaded)};

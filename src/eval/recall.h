@@ -34,6 +34,7 @@ struct RecallScore {
 struct RecallReport {
   std::string checkpoint;
   int64_t step = 0, trained_context = 0;
+  double rope_theta = 0;             // with which it was asked
   std::vector<RecallScore> scores;   // one a context, as in the options
   std::vector<std::string> swapped;  // swapped_tensors
   Sample sample;

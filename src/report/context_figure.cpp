@@ -51,8 +51,12 @@ std::string context_figure(const std::string& title, const std::string& error_la
     }
   }
   plan.x = {std::log10(std::min(first, last) / 1.1), std::log10(last * 1.1)};
-  // Ticks where something was asked, unless they would run into each other.
-  if (contexts.size() <= 12) plan.x_at.assign(contexts.begin(), contexts.end());
+  // Ticks where something was asked, unless their numbers would run into each other.
+  constexpr double kTickShare = 0.06;  // of the axis, about 40 pixels
+  double nearest = 1;
+  for (auto context = contexts.begin(); std::next(context) != contexts.end(); ++context)
+    nearest = std::min(nearest, std::log10(*std::next(context) / *context) / (plan.x.high - plan.x.low));
+  if (nearest > kTickShare) plan.x_at.assign(contexts.begin(), contexts.end());
   Chart chart(plan);
   mark_contexts(chart, trained);
   const Panel& panel = chart.panels[0];

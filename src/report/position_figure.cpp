@@ -32,7 +32,7 @@ Line line_of(const PositionCurve& from) {
 
 }  // namespace
 
-std::string position_figure(const std::vector<PositionCurve>& curves) {
+std::string position_figure(const std::string& error_label, const std::vector<PositionCurve>& curves) {
   std::vector<Line> lines;
   std::vector<Look> looks;
   std::vector<double> losses, first_losses;
@@ -80,7 +80,7 @@ std::string position_figure(const std::vector<PositionCurve>& curves) {
   if (!first_losses.empty() && std::ranges::max(first_losses) > y.high + margin)
     chart.note(fmt::format("first tokens: up to {:.4g}", std::ranges::max(first_losses)));
   if (std::ranges::any_of(lines, [](const Line& line) { return !line.low.empty(); }))
-    chart.note("band: one standard error");
+    chart.note("band: " + error_label);
   return chart.svg.str();
 }
 

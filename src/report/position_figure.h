@@ -18,8 +18,10 @@ struct PositionCurve {
   std::vector<PositionPoint> points;  // by rising position
 };
 
-// An SVG file: a line for each model over the logarithm of the position, a band of one standard error around
-// it, and where the training context ends (of each model whose context differs).
-std::string position_figure(const std::vector<PositionCurve>& curves);
+// An SVG file: a line for each model over the logarithm of the position, a band of its standard errors around
+// it
+// (`error_label` says what they are, below the picture), and where the training context ends (of each model
+// whose context differs).
+std::string position_figure(const std::string& error_label, const std::vector<PositionCurve>& curves);
 
 }  // namespace keen

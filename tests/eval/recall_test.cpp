@@ -270,8 +270,18 @@ TEST(SampleOf, IsAllButWhatIsChanceOrCannotChangeNumbers) {
   models.config = first;
   models.attention("\"ssmax\"").config.seed = first.seed + 3;
   add("other attention");
-  EXPECT_EQ(groups_of(samples), (Groups{{0, 1}, {2}, {3}, {4}}));
+  // A fork is no sample of what was trained from the beginning.
+  models.config.seed = first.seed + 4;
+  models.config.init.from = "somewhere";
+  add("fork");
+  EXPECT_EQ(groups_of(samples), (Groups{{0, 1}, {2}, {3}, {4}, {5}}));
   EXPECT_EQ(samples[1].seed, static_cast<int64_t>(first.seed) + 1);
+  // Nor is softmax, read with SSMax swapped in, one of SSMax that was trained.
+  samples.clear();
+  for (const char* name : {"first", "other attention"})
+    samples.push_back(
+        sample_of(load_checkpoint_config(models.path(name).string(), {"model.attention=ssmax"})));
+  EXPECT_EQ(groups_of(samples), (Groups{{0}, {1}}));
 
   // Real runs of one config: other steps are other things.
   models.config = first;

@@ -40,17 +40,19 @@ PositionCurve curve(const std::string& name, int64_t trained, double offset, dou
 TEST(PositionFigure, ShowsEveryModelAndWhereItsTrainingEnds) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const std::string svg = position_figure(
+      "one standard error over windows",
       {curve("runs/a", 256, 3, 0.1), curve("runs/b & c", 256, 2, nan), curve("d", 4096, 2.5, 0.2)});
   EXPECT_NE(svg.find("runs/a"), svg.npos);
   EXPECT_NE(svg.find("runs/b &amp; c"), svg.npos);
   EXPECT_EQ(count(svg, "trained on"), 1u) << "one mark for equal contexts, none beyond the picture";
   EXPECT_NE(svg.find("trained on 256"), svg.npos);
   EXPECT_EQ(count(svg, "fill-opacity"), 2u) << "a band where there are standard errors";
+  EXPECT_EQ(count(svg, "band: one standard error over windows"), 1u);
   for (const char* tick : {">1<", ">10<", ">100<", ">1000<", ">500<"})
     EXPECT_NE(svg.find(tick), svg.npos) << tick;
   EXPECT_EQ(svg.find("nan"), svg.npos);
   // One point alone is a picture too.
-  EXPECT_TRUE(position_figure({{"x", 1, {{1, 1, 2.5, nan}}}}).starts_with("<svg"));
+  EXPECT_TRUE(position_figure("", {{"x", 1, {{1, 1, 2.5, nan}}}}).starts_with("<svg"));
 }
 
 // Whether the words stand somewhere in the picture, as they would in a text element.
