@@ -104,14 +104,19 @@ variants() {
     --set 'model.attention={"kind": "ssmax_bias", "s": 0, "b": 1}'
 }
 
-# all PART: its runs, seeds together.
-all() {
+# The runs of a part that started from nothing, and the forks with their parent.
+trained() {
   local variant seed
   for variant in a b; do
     for seed in "${seeds[@]}"; do echo "$runs/$1/$variant-$seed"; done
   done
-  for variant in c d e h f80 f90 f95 g; do echo "$runs/$1/$variant-1"; done
+  printf '%s\n' "$runs/$1/c-1" "$runs/$1/d-1"
 }
+swapped() {
+  local variant
+  for variant in a e h f80 f90 f95 g; do echo "$runs/$1/$variant-1"; done
+}
+all() { { trained "$1" && swapped "$1"; } | awk '!seen[$0]++'; }
 
 # ask RESULT COMMAND ARGUMENT...: what the command prints as JSON, kept as RESULT.json unless it is there already and
 # younger than the runs that are asked.
@@ -157,10 +162,13 @@ variants text "$text" "$text_steps"
 mapfile -t texts < <(all text)
 validation=(--data "$data/val_*.bin")
 ask text eval "${texts[@]}" "${validation[@]}"
-ask text-long eval "${texts[@]}" "${validation[@]}" --context "$long" --per-position "$runs/text-long.csv" \
-  --svg "$results/text-long.svg"
-ask text-long-theta eval "${texts[@]}" "${validation[@]}" --context "$long" --rope-theta $theta \
-  --per-position "$runs/text-long-theta.csv" --svg "$results/text-long-theta.svg"
+for which in trained swapped; do
+  mapfile -t some < <($which text)
+  ask text-$which eval "${some[@]}" "${validation[@]}" --context "$long" --per-position "$runs/text-$which.csv" \
+    --svg "$results/text-$which.svg"
+  ask text-$which-theta eval "${some[@]}" "${validation[@]}" --context "$long" --rope-theta $theta \
+    --per-position "$runs/text-$which-theta.csv" --svg "$results/text-$which-theta.svg"
+done
 ask text-untrained eval "$runs/text/a-1" "${validation[@]}" --set model.attention=ssmax
 
 # Recall.
@@ -168,8 +176,11 @@ if [[ $scale != paper ]]; then
   variants recall "$recall" "$recall_steps"
   mapfile -t recalls < <(all recall)
   windows=(--contexts 128,256,512,1024,2048,4096 --windows 50)
-  ask recall recall "${recalls[@]}" "${windows[@]}" --svg "$results/recall.svg"
-  ask recall-theta recall "${recalls[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/recall-theta.svg"
+  for which in trained swapped; do
+    mapfile -t some < <($which recall)
+    ask recall-$which recall "${some[@]}" "${windows[@]}" --svg "$results/recall-$which.svg"
+    ask recall-$which-theta recall "${some[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/recall-$which-theta.svg"
+  done
 fi
 
 # Needles: every kind of model learns to answer, at the context it was trained on, and is asked beyond it.
@@ -216,9 +227,9 @@ if [[ $scale != paper ]]; then
     run cp "$runs/recall-figures/$name.svg" "$results/recall-$name.svg"
     figures+=(--figure "$results/recall-$name.svg")
   done
-  for name in recall recall-theta rotary rotary-theta; do figures+=(--figure "$results/$name.svg"); done
+  for name in recall-{trained,swapped}{,-theta} rotary{,-theta}; do figures+=(--figure "$results/$name.svg"); done
 fi
-for name in text-long text-long-theta needle needle-theta needle-scores needle-scores-theta; do
+for name in text-{trained,swapped}{,-theta} needle needle-theta needle-scores needle-scores-theta; do
   figures+=(--figure "$results/$name.svg")
 done
 run "$keen" compare "${texts[@]}" --html "$runs/report.html" "${figures[@]}" --svg "$runs/text-figures"

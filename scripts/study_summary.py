@@ -136,7 +136,12 @@ class Study:
     def positions(self):
         context = json.loads((self.runs / "text/a-1/config.json").read_text())["model"]["context"]
         text = f"## Loss by position, trained on {context} tokens\n\n"
-        for name, theta in (("text-long", "theta as trained"), ("text-long-theta", "theta x 50")):
+        for name, words in (
+            ("text-trained", "theta as trained"),
+            ("text-trained-theta", "theta x 50"),
+            ("text-swapped", "forks, theta as trained"),
+            ("text-swapped-theta", "forks, theta x 50"),
+        ):
             path = self.runs / f"{name}.csv"
             if not path.exists():
                 continue
@@ -150,23 +155,25 @@ class Study:
                     last = max(last, position)
             factors = sorted(next(iter(losses.values())))
             ends = [min(factor * context, last) for factor in factors]
-            header = [theta] + [f"{b + 1} to {e}" for b, e in zip([0] + ends, ends)]
+            header = [words] + [f"{b + 1} to {e}" for b, e in zip([0] + ends, ends)]
             of_groups = defaultdict(list)
             for checkpoint, by_range in losses.items():
-                means = [statistics.mean(by_range[factor]) for factor in factors]
-                of_groups[group_of(checkpoint)].append(means)
-                if Path(checkpoint).name == "a-1":
-                    of_groups["a-1"].append(means)
-            rows = [[group] + [spread(values, 3) for values in zip(*members)] for group, members in of_groups.items()]
-            text += table(header, rows) + "\n" + self.figure(name, f"Loss by position, {theta}") + "\n"
+                of_groups[group_of(checkpoint)].append([statistics.mean(by_range[factor]) for factor in factors])
+            rows = []
+            for group, members in of_groups.items():
+                label = "a-1" if group == "a" and len(members) == 1 else group
+                rows.append([label] + [spread(values, 3) for values in zip(*members)])
+            text += table(header, rows) + "\n" + self.figure(name, f"Loss by position, {words}") + "\n"
         return text
 
     def recall(self):
         text = "## Recall: right answers, in percent\n\nBy context in tokens. For one run, in parentheses: the standard error "
         text += "over the windows.\n\n"
         for name, words in (
-            ("recall", "theta as trained"),
-            ("recall-theta", "theta x 50"),
+            ("recall-trained", "theta as trained"),
+            ("recall-trained-theta", "theta x 50"),
+            ("recall-swapped", "forks, theta as trained"),
+            ("recall-swapped-theta", "forks, theta x 50"),
             ("rotary", "other heads, theta as trained"),
             ("rotary-theta", "other heads, theta x 50"),
         ):
@@ -180,10 +187,10 @@ class Study:
                 if len(entries) > 1:
                     columns = zip(*[[score["accuracy"] for score in entry["scores"]] for entry in entries])
                     rows.append([group] + [spread(column, 1, 100) for column in columns])
-                if len(entries) == 1 or group == "a":
-                    first = entries[0]
-                    cells = [f"{100 * s['accuracy']:.1f} ({100 * s['accuracy_stderr']:.1f})" for s in first["scores"]]
-                    rows.append([group if len(entries) == 1 else Path(first["checkpoint"]).name] + cells)
+                else:
+                    scores = entries[0]["scores"]
+                    cells = [f"{100 * s['accuracy']:.1f} ({100 * s['accuracy_stderr']:.1f})" for s in scores]
+                    rows.append(["a-1" if group == "a" else group] + cells)
             text += table([words] + contexts, rows) + "\n" + self.figure(name, f"Recall, {words}") + "\n"
         text += (
             "half, quarter: only the fastest half or quarter of a head's pairs rotate (`rope_fraction`); qk-norm: queries "
@@ -258,7 +265,7 @@ class Study:
 
     def write(self):
         sections = [self.head(), self.training(), self.positions()]
-        if self.load("recall"):
+        if self.load("recall-trained"):
             sections.append(self.recall())
         sections += [self.needles(), self.scores(), self.learned()]
         (self.results / "README.md").write_text("\n".join(section.rstrip() + "\n" for section in sections))

@@ -76,6 +76,7 @@ class EvalCommand final : public Command {
   static std::string figure(const std::vector<Evaluation>& evaluations) {
     std::vector<PositionCurve> curves;
     const std::vector<SeedGroup> groups = seed_groups(evaluations);
+    const bool windows = with_bands_over_windows(groups);
     for (const SeedGroup& group : groups) {
       const Evaluation& first = evaluations[group.members.front()];
       PositionCurve& curve = curves.emplace_back(PositionCurve{group.name, first.trained_context, {}});
@@ -83,9 +84,9 @@ class EvalCommand final : public Command {
         Moments loss;
         for (const size_t member : group.members) loss.add(evaluations[member].buckets[i].loss);
         const BucketLoss& bucket = first.buckets[i];
-        curve.points.push_back({static_cast<double>(bucket.first), static_cast<double>(bucket.last),
-                                loss.mean,
-                                group.members.size() > 1 ? loss.standard_error() : bucket.standard_error});
+        curve.points.push_back(
+            {static_cast<double>(bucket.first), static_cast<double>(bucket.last), loss.mean,
+             group.members.size() > 1 || !windows ? loss.standard_error() : bucket.standard_error});
       }
     }
     return position_figure(error_label(groups), curves);

@@ -97,15 +97,16 @@ class RecallCommand final : public Command {
   std::string figure(const std::vector<RecallReport>& reports) const {
     std::vector<ContextCurve> curves;
     const std::vector<SeedGroup> groups = seed_groups(reports);
+    const bool windows = with_bands_over_windows(groups);
     for (const auto& [name, members] : groups) {
       const RecallReport& first = reports[members.front()];
       ContextCurve& curve = curves.emplace_back(ContextCurve{name, first.trained_context, {}});
       for (size_t i = 0; i < options_.contexts.size(); ++i) {
         Moments accuracy;
         for (const size_t member : members) accuracy.add(reports[member].scores[i].accuracy.mean);
-        curve.points.push_back(
-            {static_cast<double>(options_.contexts[i]), accuracy.mean,
-             members.size() > 1 ? accuracy.standard_error() : first.scores[i].accuracy.standard_error});
+        curve.points.push_back({static_cast<double>(options_.contexts[i]), accuracy.mean,
+                                members.size() > 1 || !windows ? accuracy.standard_error()
+                                                               : first.scores[i].accuracy.standard_error});
       }
     }
     return context_figure("Recall: right answers, in percent", error_label(groups), curves);

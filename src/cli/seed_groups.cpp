@@ -23,11 +23,15 @@ std::vector<std::string> short_names(const std::vector<std::string>& paths) {
   return names;
 }
 
+bool with_bands_over_windows(const std::vector<SeedGroup>& groups) { return groups.size() <= 3; }
+
 std::string error_label(const std::vector<SeedGroup>& groups) {
   const bool seeds =
       std::ranges::any_of(groups, [](const SeedGroup& group) { return group.members.size() > 1; });
-  return seeds ? "one standard error, over seeds where there are several, else over windows"
-               : "one standard error over windows";
+  if (!seeds) return "one standard error over windows";
+  return with_bands_over_windows(groups)
+             ? "one standard error, over seeds where there are several, else over windows"
+             : "one standard error over seeds, where there are several";
 }
 
 std::vector<SeedGroup> seed_groups(const std::vector<std::string>& checkpoints,

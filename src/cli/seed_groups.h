@@ -18,6 +18,9 @@ struct SeedGroup {
   std::vector<size_t> members;  // places among the checkpoints
 };
 
+// Whether curves of one checkpoint get bands of their errors over windows too. Among many curves they do not:
+// all models read the same windows, and bands of what windows do to all alike would hide the differences.
+bool with_bands_over_windows(const std::vector<SeedGroup>& groups);
 // What the bands around the curves of these groups are.
 std::string error_label(const std::vector<SeedGroup>& groups);
 
