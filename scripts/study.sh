@@ -12,17 +12,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
   cat <<END
-usage: scripts/study.sh [--quick] [--scale cpu|paper] [--print] [--no-install]
+usage: scripts/study.sh [--quick] [--scale cpu|paper] [--report] [--print] [--no-install]
   --quick        one seed and few steps, in less than half an hour on two cores: to see the whole of it
   --scale paper  the paper's model and its context, for GPUs; data/web must hold text that was encoded with a
                  SentencePiece vocabulary of 50,257 pieces (data/README.md; GPT-2's ids cannot be asked for needles)
+  --report       only the page and the summary, from what there is so far
   --print        print the commands and run none
   --no-install   leave apt alone
 Runs go to runs/study and results to data/study; with --quick or --scale paper to runs/study-quick, runs/study-paper.
 END
 }
 
-scale=cpu seeds=(1 2 3) print=false install=true
+scale=cpu seeds=(1 2 3) report_only=false print=false install=true
 while (($#)); do
   case $1 in
     --quick) scale=quick ;;
@@ -30,6 +31,7 @@ while (($#)); do
       (($# > 1)) || { echo "study: --scale wants cpu or paper" >&2; exit 2; }
       scale=$2
       shift ;;
+    --report) report_only=true ;;
     --print) print=true ;;
     --no-install) install=false ;;
     -h | --help) usage; exit 0 ;;
@@ -136,7 +138,31 @@ ask() {
   mv "$runs/$name.json.part" "$result"
 }
 
+# The page and the summary, from what there is.
+report() {
+  local figures=() name
+  if [[ $scale != paper ]]; then
+    run "$keen" compare "${recalls[@]}" --svg "$runs/recall-figures"
+    for name in training-loss learned-s; do run cp "$runs/recall-figures/$name.svg" "$results/recall-$name.svg"; done
+  fi
+  for name in recall-training-loss recall-learned-s recall-{trained,swapped}{,-theta} rotary{,-theta} \
+    text-{trained,swapped}{,-theta} needle{,-theta} needle-scores{,-theta}; do
+    if $print || [[ -s $results/$name.svg ]]; then figures+=(--figure "$results/$name.svg"); fi
+  done
+  run "$keen" compare "${texts[@]}" --html "$runs/report.html" "${figures[@]}" --svg "$runs/text-figures"
+  for name in training-loss learned-s; do run cp "$runs/text-figures/$name.svg" "$results/text-$name.svg"; done
+  run scripts/study_summary.py "$runs" "$results"
+  $print || printf '\nThe summary: %s\nThe page:    file://%s/%s\n' "$results/README.md" "$PWD" "$runs/report.html"
+}
+
 # --- The study -----------------------------------------------------------------------------------------------------
+
+mapfile -t texts < <(all text)
+mapfile -t recalls < <(all recall)
+if $report_only; then
+  report
+  exit
+fi
 
 if ! $print; then
   if $install; then scripts/install.sh --without-tests; fi
@@ -159,7 +185,6 @@ fi
 
 # Text, and what far longer texts than the trained ones cost.
 variants text "$text" "$text_steps"
-mapfile -t texts < <(all text)
 validation=(--data "$data/val_*.bin")
 ask text eval "${texts[@]}" "${validation[@]}"
 for which in trained swapped; do
@@ -174,13 +199,26 @@ ask text-untrained eval "$runs/text/a-1" "${validation[@]}" --set model.attentio
 # Recall.
 if [[ $scale != paper ]]; then
   variants recall "$recall" "$recall_steps"
-  mapfile -t recalls < <(all recall)
-  windows=(--contexts 128,256,512,1024,2048,4096 --windows 50)
+  windows=(--contexts 128,256,512,1024,2048,4096 --windows 20)
   for which in trained swapped; do
     mapfile -t some < <($which recall)
     ask recall-$which recall "${some[@]}" "${windows[@]}" --svg "$results/recall-$which.svg"
     ask recall-$which-theta recall "${some[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/recall-$which-theta.svg"
   done
+fi
+
+# Which pairs of a head rotate, and QK-norm: said to decide about retrieval.
+if [[ $scale != paper ]]; then
+  rotary=()
+  for attention in softmax ssmax; do
+    of=(--set schedule.steps="$recall_steps" --set seed=1 --set model.attention=$attention)
+    train "rotary/half-$attention-1" "$recall" "${of[@]}" --set model.rope_fraction=0.5
+    train "rotary/quarter-$attention-1" "$recall" "${of[@]}" --set model.rope_fraction=0.25
+    train "rotary/qk-norm-$attention-1" "$recall" "${of[@]}" --set model.qk_norm=true
+    rotary+=("$runs/rotary/half-$attention-1" "$runs/rotary/quarter-$attention-1" "$runs/rotary/qk-norm-$attention-1")
+  done
+  ask rotary recall "${rotary[@]}" "${windows[@]}" --svg "$results/rotary.svg"
+  ask rotary-theta recall "${rotary[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/rotary-theta.svg"
 fi
 
 # Needles: every kind of model learns to answer, at the context it was trained on, and is asked beyond it.
@@ -199,40 +237,4 @@ ask needle-scores needle "${needle_runs[@]}" "${scores[@]}" --scores-svg "$resul
 ask needle-scores-theta needle "${needle_runs[@]}" "${scores[@]}" --rope-theta $theta \
   --scores-svg "$results/needle-scores-theta.svg"
 
-# Which pairs of a head rotate, and QK-norm: said to decide about retrieval.
-if [[ $scale != paper ]]; then
-  for seed in "${seeds[@]:0:2}"; do
-    for attention in softmax ssmax; do
-      of=(--set schedule.steps="$recall_steps" --set seed="$seed" --set model.attention=$attention)
-      train "rotary/half-$attention-$seed" "$recall" "${of[@]}" --set model.rope_fraction=0.5
-      train "rotary/quarter-$attention-$seed" "$recall" "${of[@]}" --set model.rope_fraction=0.25
-      train "rotary/qk-norm-$attention-$seed" "$recall" "${of[@]}" --set model.qk_norm=true
-    done
-  done
-  rotary=()
-  for kind in half quarter qk-norm; do
-    for attention in softmax ssmax; do
-      for seed in "${seeds[@]:0:2}"; do rotary+=("$runs/rotary/$kind-$attention-$seed"); done
-    done
-  done
-  ask rotary recall "${rotary[@]}" "${windows[@]}" --svg "$results/rotary.svg"
-  ask rotary-theta recall "${rotary[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/rotary-theta.svg"
-fi
-
-# The page and the summary.
-figures=()
-if [[ $scale != paper ]]; then
-  run "$keen" compare "${recalls[@]}" --svg "$runs/recall-figures"
-  for name in training-loss learned-s; do
-    run cp "$runs/recall-figures/$name.svg" "$results/recall-$name.svg"
-    figures+=(--figure "$results/recall-$name.svg")
-  done
-  for name in recall-{trained,swapped}{,-theta} rotary{,-theta}; do figures+=(--figure "$results/$name.svg"); done
-fi
-for name in text-{trained,swapped}{,-theta} needle needle-theta needle-scores needle-scores-theta; do
-  figures+=(--figure "$results/$name.svg")
-done
-run "$keen" compare "${texts[@]}" --html "$runs/report.html" "${figures[@]}" --svg "$runs/text-figures"
-for name in training-loss learned-s; do run cp "$runs/text-figures/$name.svg" "$results/text-$name.svg"; done
-run scripts/study_summary.py "$runs" "$results"
-$print || printf '\nThe summary: %s\nThe page:    file://%s/%s\n' "$results/README.md" "$PWD" "$runs/report.html"
+report
