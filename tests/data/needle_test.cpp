@@ -333,7 +333,8 @@ TEST(NeedleData, WindowsAreLessonsFromShardsOfTheirOwn) {
   again.windows = options.windows;
   for (const int64_t context : {30, 0}) {
     again.context = context;
-    expect_error(Exit::usage, {fmt::format("context {}", context)}, [&] { write_needle_data(text.root, again); });
+    expect_error(Exit::usage, {fmt::format("context {}", context)},
+                 [&] { write_needle_data(text.root, again); });
   }
   EXPECT_TRUE(std::filesystem::exists(options.directory / kDatasetFile)) << "nothing was cleared";
 }

@@ -189,11 +189,8 @@ TEST(Recall, RefusesShapesThatCannotBe) {
 
 TEST(Recall, WritesADatasetOfWholeLessons) {
   const TemporaryDirectory directory(Medium::memory);
-  TaskOptions options{.directory = directory / "recall",
-                      .context = 64,
-                      .windows = 300,
-                      .validation_windows = 5,
-                      .seed = 3};
+  TaskOptions options{
+      .directory = directory / "recall", .context = 64, .windows = 300, .validation_windows = 5, .seed = 3};
   const DatasetInfo info = write_recall_data(4, options);
   EXPECT_EQ(info.tokens("train"), 300 * 64 + 1);
   EXPECT_EQ(info.tokens("validation"), 5 * 64 + 1);
