@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <regex>
 #include <set>
 
 #include "data/needle_data.h"
@@ -137,23 +136,20 @@ struct Lesson {
   void take_apart(const TextData& text, std::vector<int32_t> tokens) {
     EXPECT_EQ(tokens[0], text.tokenizer->end_of_text());
     const std::string all = text.text(tokens);
-    const std::string claim = " The special magic ([A-Za-z]+) number is: ([1-9][0-9]{6})\\.";
     const size_t end = all.find(" What is the special magic ");
-    EXPECT_NE(end, all.npos) << all;
-    const std::string body = all.substr(0, end), tail = all.substr(std::min(end, all.size()));
-    for_each_match(body, claim, [&](const std::smatch& match) {
-      EXPECT_TRUE(number_of.emplace(match[1], match[2]).second) << match[1] << " is told of twice: " << all;
-    });
-    size_t read = 0;
-    for_each_match(tail, " What is the special magic ([A-Za-z]+) number\\?" + claim,
-                   [&](const std::smatch& match) {
-                     EXPECT_EQ(static_cast<size_t>(match.position()), read) << "nothing between questions";
-                     read += static_cast<size_t>(match.length());
-                     EXPECT_EQ(match[1], match[2]);
-                     EXPECT_EQ(number_of[match[1]], match[3]) << all;
-                     asked.push_back(match[1]);
-                   });
-    EXPECT_EQ(read, tail.size()) << "nothing behind the questions: " << all;
+    ASSERT_NE(end, all.npos) << all;
+    for (size_t at = all.find(kClaim); at < end; at = all.find(kClaim, at)) {
+      const auto [city, number] = read_claim(all, at);
+      EXPECT_TRUE(number_of.emplace(city, number).second) << city << " is told of twice: " << all;
+    }
+    for (size_t at = end; at < all.size();) {  // nothing between the questions, nothing behind them
+      ASSERT_TRUE(skip(all, at, " What is the special magic ")) << all.substr(at);
+      asked.push_back(read_while(all, at, is_letter));
+      ASSERT_TRUE(skip(all, at, " number?")) << all.substr(at);
+      const auto [city, number] = read_claim(all, at);
+      EXPECT_EQ(city, asked.back());
+      EXPECT_EQ(number, number_of[city]) << all;
+    }
 
     tokens.erase(tokens.begin());
     for (auto question = asked.rbegin(); question != asked.rend(); ++question) {
@@ -181,12 +177,30 @@ struct Lesson {
     }
   }
 
-  template <class Use>
-  static void for_each_match(const std::string& text, const std::string& pattern, Use use) {
-    const std::regex regex(pattern);
-    for (auto match = std::sregex_iterator(text.begin(), text.end(), regex); match != std::sregex_iterator();
-         ++match)
-      use(*match);
+  // Reading by hand, from `at` on, which moves behind what was read.
+  static constexpr std::string_view kClaim = " The special magic ";
+  static bool is_letter(char c) { return ('A' <= c && c <= 'Z') || ('a' <= c && c <= 'z'); }
+  static bool is_digit(char c) { return '0' <= c && c <= '9'; }
+  static bool skip(const std::string& text, size_t& at, std::string_view words) {
+    const bool there = text.compare(at, words.size(), words) == 0;
+    if (there) at += words.size();
+    return there;
+  }
+  template <class Is> static std::string read_while(const std::string& text, size_t& at, Is is) {
+    const size_t begin = at;
+    while (at < text.size() && is(text[at])) ++at;
+    return text.substr(begin, at - begin);
+  }
+  // City and number of the sentence that begins at `at`.
+  static std::pair<std::string, std::string> read_claim(const std::string& text, size_t& at) {
+    EXPECT_TRUE(skip(text, at, kClaim)) << text.substr(at);
+    const std::string city = read_while(text, at, is_letter);
+    EXPECT_TRUE(skip(text, at, " number is: ")) << text.substr(at);
+    const std::string number = read_while(text, at, is_digit);
+    EXPECT_TRUE(skip(text, at, ".")) << text.substr(at);
+    EXPECT_EQ(number.size(), 7u);
+    EXPECT_NE(number.substr(0, 1), "0");
+    return {city, number};
   }
 };
 
