@@ -45,7 +45,7 @@ case $scale in
   cpu | quick)
     text=configs/study-text.json recall=configs/recall-softmax.json needles=configs/quickstart-needle.json
     data=data/gcide context=256 needle_windows=(--windows 8000)
-    text_steps=1000 recall_steps=600 needle_steps=500
+    text_steps=1000 recall_steps=600 needle_steps=1500
     swap_lr=2e-4 # a tenth of the highest
     runs=runs/study results=data/study
     long=4096 contexts=256,512,1024,2048 score_context=1024 trials=20
