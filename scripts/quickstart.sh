@@ -43,13 +43,7 @@ heading "Packages"
 if $install; then scripts/install.sh --without-tests; else echo "left alone (--no-install)"; fi
 
 heading "Build"
-# Only the program: the tests of a folder that was configured for them stay as they are.
-if [[ ! -f build/CMakeCache.txt ]]; then
-  # Compiling CUDA takes minutes, which only a GPU repays.
-  if nvidia-smi --list-gpus >/dev/null 2>&1; then cuda=AUTO; else cuda=OFF; fi
-  cmake --preset release -DKEEN_TESTS=OFF -DKEEN_CUDA=$cuda >/dev/null
-fi
-cmake --build build --target keen -j "$(nproc)"
+scripts/build_keen.sh
 
 heading "Corpus: a dictionary of English"
 scripts/prepare_gcide.sh "$data"

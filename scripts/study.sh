@@ -81,18 +81,23 @@ train() {
 # The checkpoint of the first softmax run of a part at a percentage of its steps.
 parent() { printf '%s/%s/a-1/checkpoints/step_%08d' "$runs" "$1" $(($2 * $3 / 100)); }
 
+# Of a variant by its letter; e and f80 to f95 are SSMax as b is.
+attention_of() { case $1 in a) echo softmax ;; c) echo ssmax_fixed ;; d) echo ssmax_bias ;; *) echo ssmax ;; esac; }
+
 # variants PART CONFIG STEPS: a to h.
 variants() {
-  local part=$1 config=$2 steps=$3 seed percent
+  local part=$1 config=$2 steps=$3 seed variant percent
   local of=(--set schedule.steps="$steps"
     --set "checkpoint.keep_steps=[$((steps * 80 / 100)),$((steps * 90 / 100)),$((steps * 95 / 100))]")
   local forked=("${of[@]}" --set seed=1 --set init.optimizer=keep --set init.step=keep)
   for seed in "${seeds[@]}"; do
-    train "$part/a-$seed" "$config" "${of[@]}" --set seed="$seed" --set model.attention=softmax
-    train "$part/b-$seed" "$config" "${of[@]}" --set seed="$seed" --set model.attention=ssmax
+    for variant in a b; do
+      train "$part/$variant-$seed" "$config" "${of[@]}" --set seed="$seed" --set model.attention="$(attention_of $variant)"
+    done
   done
-  train "$part/c-1" "$config" "${of[@]}" --set seed=1 --set model.attention=ssmax_fixed
-  train "$part/d-1" "$config" "${of[@]}" --set seed=1 --set model.attention=ssmax_bias
+  for variant in c d; do
+    train "$part/$variant-1" "$config" "${of[@]}" --set seed=1 --set model.attention="$(attention_of $variant)"
+  done
   local more=(--init-from "$runs/$part/a-1" --set seed=1 --set init.optimizer=keep --set init.step=reset
     --set optimizer.lr="$swap_lr" --set schedule.kind=constant --set schedule.steps=$((steps / 20))
     --set schedule.warmup_steps=$((steps / 200)))
@@ -166,11 +171,7 @@ fi
 
 if ! $print; then
   if $install; then scripts/install.sh --without-tests; fi
-  if [[ ! -f build/CMakeCache.txt ]]; then
-    if nvidia-smi --list-gpus >/dev/null 2>&1; then cuda=AUTO; else cuda=OFF; fi
-    cmake --preset release -DKEEN_TESTS=OFF -DKEEN_CUDA=$cuda >/dev/null
-  fi
-  cmake --build build --target keen -j "$(nproc)"
+  scripts/build_keen.sh
   mkdir -p "$results" "$runs"
 fi
 
@@ -205,10 +206,8 @@ if [[ $scale != paper ]]; then
     ask recall-$which recall "${some[@]}" "${windows[@]}" --svg "$results/recall-$which.svg"
     ask recall-$which-theta recall "${some[@]}" "${windows[@]}" --rope-theta $theta --svg "$results/recall-$which-theta.svg"
   done
-fi
 
-# Which pairs of a head rotate, and QK-norm: said to decide about retrieval.
-if [[ $scale != paper ]]; then
+  # Which pairs of a head rotate, and QK-norm: said to decide about retrieval.
   rotary=()
   for attention in softmax ssmax; do
     of=(--set schedule.steps="$recall_steps" --set seed=1 --set model.attention=$attention)
@@ -222,7 +221,6 @@ if [[ $scale != paper ]]; then
 fi
 
 # Needles: every kind of model learns to answer, at the context it was trained on, and is asked beyond it.
-attention_of() { case $1 in a) echo softmax ;; c) echo ssmax_fixed ;; d) echo ssmax_bias ;; *) echo ssmax ;; esac; }
 needle_runs=()
 for variant in a b c d e f80; do
   train "needle/$variant-1" "$needles" --init-from "$runs/text/$variant-1" --set seed=1 \

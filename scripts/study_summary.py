@@ -66,10 +66,6 @@ def table(header, rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def named(group):
-    return f"{group}: {VARIANTS[group]}" if group in VARIANTS else group
-
-
 class Study:
     def __init__(self, runs, results):
         self.runs, self.results = Path(runs), Path(results)
@@ -78,6 +74,13 @@ class Study:
         path = self.results / f"{name}.json"
         document = json.loads(path.read_text()) if path.exists() else None
         return [document] if isinstance(document, dict) and "loss" in document else document
+
+    def documents(self, *named):
+        """Of pairs of a name and what to call it, those whose results are there, with the document."""
+        for name, words in named:
+            document = self.load(name)
+            if document:
+                yield name, words, document
 
     def rows(self, run, kind):
         found = {}
@@ -169,7 +172,7 @@ class Study:
     def recall(self):
         text = "## Recall: right answers, in percent\n\nBy context in tokens. For one run, in parentheses: the standard error "
         text += "over the windows.\n\n"
-        for name, words in (
+        for name, words, document in self.documents(
             ("recall-trained", "theta as trained"),
             ("recall-trained-theta", "theta x 50"),
             ("recall-swapped", "forks, theta as trained"),
@@ -177,9 +180,6 @@ class Study:
             ("rotary", "other heads, theta as trained"),
             ("rotary-theta", "other heads, theta x 50"),
         ):
-            document = self.load(name)
-            if not document:
-                continue
             checkpoints = document["checkpoints"]
             contexts = [str(score["context"]) for score in checkpoints[0]["scores"]]
             rows = []
@@ -200,10 +200,7 @@ class Study:
 
     def needles(self):
         text = "## Needles found, in percent\n\nBy context in tokens, all depths together, with the Wilson interval of 95 %.\n\n"
-        for name, words in (("needle", "theta as trained"), ("needle-theta", "theta x 50")):
-            document = self.load(name)
-            if not document:
-                continue
+        for name, words, document in self.documents(("needle", "theta as trained"), ("needle-theta", "theta x 50")):
             rows = []
             for entry in document["checkpoints"]:
                 right = defaultdict(lambda: [0, 0])
@@ -220,10 +217,7 @@ class Study:
 
     def scores(self):
         text = "## Needle scores\n\n"
-        for name, words in (("needle-scores", "theta as trained"), ("needle-scores-theta", "theta x 50")):
-            document = self.load(name)
-            if not document:
-                continue
+        for name, words, document in self.documents(("needle-scores", "theta as trained"), ("needle-scores-theta", "theta x 50")):
             rows = []
             for entry in document["checkpoints"]:
                 top, by_outcome = entry["heads"][0], defaultdict(list)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,6 +35,12 @@ template <class C> C& add_command(CLI::App& app) {
 // Raises Exit::usage where the file that `option` names could not be written because its directory is
 // missing: said before hours of work, not after.
 void expect_directory_of(const std::string& option, const std::string& path);
+
+// Ascending, each number once: for lists whose order and repetitions on the command line mean nothing.
+template <class Number> void sort_once(std::vector<Number>& numbers) {
+  std::ranges::sort(numbers);
+  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+}
 
 // Breaks the lines of `text` that are longer than `width` between words, and indents what follows as the line
 // itself.

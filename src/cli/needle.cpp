@@ -114,12 +114,6 @@ class NeedleCommand final : public Command {
     return text;
   }
 
-  // Ascending, each number once: the order and repetitions on the command line mean nothing.
-  template <class Number> static void sort_once(std::vector<Number>& numbers) {
-    std::ranges::sort(numbers);
-    numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
-  }
-
   std::string heading(const NeedleReport& report) const {
     return fmt::format(
         "{}, step {}, trained on {} tokens: answers of which all digits are right,\n"

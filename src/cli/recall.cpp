@@ -67,9 +67,7 @@ class RecallCommand final : public Command {
     options_.rope_theta = model_.rope_theta();
     options_.sets = model_.sets();
     expect_directory_of("--svg", svg_);
-    std::ranges::sort(options_.contexts);
-    options_.contexts.erase(std::unique(options_.contexts.begin(), options_.contexts.end()),
-                            options_.contexts.end());
+    sort_once(options_.contexts);
     const std::vector<RecallReport> reports = test_recall(checkpoints_, options_);
     for (const RecallReport& report : reports)
       for (const std::string& tensor : report.swapped)
