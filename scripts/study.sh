@@ -222,10 +222,10 @@ fi
 
 # Needles: every kind of model learns to answer, at the context it was trained on, and is asked beyond it.
 needle_runs=()
-for variant in a b c d e f80; do
-  train "needle/$variant-1" "$needles" --init-from "$runs/text/$variant-1" --set seed=1 \
-    --set model.attention="$(attention_of $variant)" --set schedule.steps="$needle_steps"
-  needle_runs+=("$runs/needle/$variant-1")
+for name in $(for seed in "${seeds[@]}"; do echo "a-$seed b-$seed"; done) c-1 d-1 e-1 f80-1; do
+  train "needle/$name" "$needles" --init-from "$runs/text/$name" --set seed="${name#*-}" \
+    --set model.attention="$(attention_of "${name%-*}")" --set schedule.steps="$needle_steps"
+  needle_runs+=("$runs/needle/$name")
 done
 questions=(--contexts "$contexts" --trials "$trials" "${validation[@]}")
 scores=(--contexts "$score_context" --depths 50 --trials 100 "${validation[@]}")

@@ -199,7 +199,8 @@ class Study:
         return text + self.figure("recall-training-loss", "Training loss on the recall task")
 
     def needles(self):
-        text = "## Needles found, in percent\n\nBy context in tokens, all depths together, with the Wilson interval of 95 %.\n\n"
+        text = "## Needles found, in percent\n\nBy context in tokens, all depths together, with the Wilson interval of 95 %. "
+        text += "A row a run: runs of one kind differ in whether they learned to answer at all.\n\n"
         for name, words, document in self.documents(("needle", "theta as trained"), ("needle-theta", "theta x 50")):
             rows = []
             for entry in document["checkpoints"]:
@@ -208,7 +209,7 @@ class Study:
                     right[cell["context"]][0] += cell["correct"]
                     right[cell["context"]][1] += cell["trials"]
                 rows.append(
-                    [group_of(entry["checkpoint"])]
+                    [Path(entry["checkpoint"]).name]
                     + [share(*right[context]) for context in document["contexts"]]
                 )
             text += table([words] + [str(context) for context in document["contexts"]], rows)
@@ -224,7 +225,7 @@ class Study:
                 for cell in entry["cells"]:
                     for answer in cell["answers"]:
                         by_outcome[answer["found"]].append(answer["top"]["score"])
-                row = [group_of(entry["checkpoint"]), f"layer {top['layer']}, head {top['head']}: {top['score']:.3f}"]
+                row = [Path(entry["checkpoint"]).name, f"layer {top['layer']}, head {top['head']}: {top['score']:.3f}"]
                 for found in ("number", "first_digit", "nothing"):
                     values = by_outcome[found]
                     row.append(f"{statistics.mean(values):.3f} ({len(values)})" if values else "- (0)")
@@ -232,7 +233,7 @@ class Study:
             context = document["contexts"][0]
             text += f"Context {context}, depth {document['depths'][0]:g} %, {document['trials']} trials, {words}: the head "
             text += "with the highest mean score, and the mean of each trial's top score by what was answered.\n\n"
-            text += table(["variant", "best head", "all digits (trials)", "first digit", "not even that"], rows)
+            text += table(["run", "best head", "all digits (trials)", "first digit", "not even that"], rows)
             text += "\n" + self.figure(name, f"Needle scores, {words}") + "\n"
         return text
 
