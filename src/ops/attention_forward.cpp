@@ -133,12 +133,12 @@ template <class T>
       t.scores[j] = score;
       most = score > most ? score : most;
     }
-    const W correction = simd::exp(largest - most);
+    const W correction = simd::exp_nonpositive(largest - most);
     largest = most;
     total *= correction;
 #pragma omp simd reduction(+ : total)
     for (int64_t j = 0; j < keys; ++j) {
-      const W weight = simd::exp(t.scores[j] - most);
+      const W weight = simd::exp_nonpositive(t.scores[j] - most);
       t.scores[j] = weight;
       total += weight;
     }

@@ -14,6 +14,7 @@
 
 #include "core/dtype.h"
 #include "core/parallel.h"
+#include "core/simd.h"
 
 namespace keen::ops::tile {
 
@@ -33,27 +34,10 @@ constexpr int64_t head_stride(int64_t D) { return round_up(D, 16); }
 template <class W, int kBytes> struct VectorOf { typedef W type __attribute__((vector_size(kBytes))); };
 template <class W, int kBytes> constexpr int64_t kLanes = kBytes / static_cast<int64_t>(sizeof(W));
 
-// x = exp(x) for every lane, where x <= 0, or above it by rounding errors. Relative error below 2e-7; 0 below
-// -87.33; NaN stays NaN. As simd::exp, but without the range above 0, for which half as many instructions do.
+// x = exp(x) for every lane, where x <= 0, or above it by rounding errors.
 template <int kBytes>
 [[gnu::always_inline]] inline void exp_lanes(typename VectorOf<float, kBytes>::type& x) {
-  using V = typename VectorOf<float, kBytes>::type;
-  using I = typename VectorOf<int32_t, kBytes>::type;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-  const I below = x < -87.33f;
-  const V clamped = below ? V{} - 87.33f : x;
-  const V shifted = clamped * 1.44269504f + kRound;
-  const V n = shifted - kRound;
-  const V r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const V mantissa = p * (r * r) + r + 1.0f;
-  const V power = (V)(((I)shifted << 23) + (127 << 23));
-  const V y = mantissa * power;
-  x = below ? V{} : y;
+  simd::exp_nonpositive<typename VectorOf<float, kBytes>::type, typename VectorOf<int32_t, kBytes>::type>(x);
 }
 template <int kBytes>
 [[gnu::always_inline]] inline void exp_lanes(typename VectorOf<double, kBytes>::type& x) {

@@ -26,15 +26,15 @@ template <class T>
 void rotate_head(T* y, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale, Wide<T> direction) {
   using W = Wide<T>;
   const int64_t half = pairs.half();
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t i = 0; i < pairs.R; ++i) {
     const W a = W(x[i]), b = W(x[i + half]), cosine = turn[2 * i], sine = direction * turn[2 * i + 1];
     y[i] = T(scale * (a * cosine - b * sine));
     y[i + half] = T(scale * (a * sine + b * cosine));
   }
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t i = pairs.R; i < half; ++i) y[i] = T(scale * W(x[i]));
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t i = half + pairs.R; i < pairs.D; ++i) y[i] = T(scale * W(x[i]));
 }
 
