@@ -1,14 +1,15 @@
 // Whole training steps: tokens a second, and the share of the machine's own GEMM rate that they reach (6 n +
-// 6 L C T FLOPs a token). Four shapes on the CPU, softmax and SSMax, fp32 and bf16; larger ones, named
+// 6 L C T FLOPs a token). Five shapes on the CPU, softmax and SSMax, fp32 and bf16; larger ones, named
 // cuda/..., where there is a CUDA device. Random tokens, so no data is needed.
 //
+//   keen_train_step_bench --benchmark_min_time=4
 //   keen_train_step_bench --benchmark_filter=124m.*bf16 --benchmark_repetitions=3
 //   keen_train_step_bench --benchmark_filter=^cuda/1558m
 #include <benchmark/benchmark.h>
 #include <sys/resource.h>
 
-#include <filesystem>
-
+#include "bench/scratch_directory.h"
+#include "bench/shapes.h"
 #include "core/cuda.h"
 #include "core/philox.h"
 #include "data/shard.h"
@@ -18,44 +19,6 @@
 namespace keen {
 namespace {
 
-struct BenchShape {
-  const char* name;
-  const char* model;  // the "model" object without its attention
-  int64_t vocab_size, B, T;
-};
-
-// scripts/bench_pytorch.py times the same shapes.
-const BenchShape kShapes[] = {
-    {"quickstart", R"("layers": 4, "width": 128, "heads": 4, "mlp_width": 384)", 2048, 16, 256},
-    {"6x384", R"("layers": 6, "width": 384, "heads": 6, "mlp_width": 1536, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)",
-     8192, 8, 256},
-    {"124m_b4_t64",
-     R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)",
-     50257, 4, 64},
-    {"124m_b1_t1024", R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm",
-      "mlp": "gelu", "position": "learned", "bias": true, "tie_embeddings": true)",
-     50257, 1, 1024},
-};
-
-constexpr const char* kGpt2Small =
-    R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)";
-constexpr const char* kGpt2Large =
-    R"("layers": 48, "width": 1600, "heads": 25, "mlp_width": 6400, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)";
-// The SSMax paper's model, with heads of 64 and of 128.
-constexpr const char* kRope64 = R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 2048)";
-constexpr const char* kRope128 = R"("layers": 12, "width": 768, "heads": 6, "mlp_width": 2048)";
-
-// What says most comes first: there may be no time for all.
-const BenchShape kCudaShapes[] = {
-    {"124m_b64_t1024", kGpt2Small, 50257, 64, 1024},        {"1558m_b16_t1024", kGpt2Large, 50257, 16, 1024},
-    {"rope162m_b64_t1024", kRope64, 50257, 64, 1024},       {"124m_b128_t1024", kGpt2Small, 50257, 128, 1024},
-    {"1558m_b32_t1024", kGpt2Large, 50257, 32, 1024},       {"124m_b32_t1024", kGpt2Small, 50257, 32, 1024},
-    {"rope162m_d128_b64_t1024", kRope128, 50257, 64, 1024}, {"1558m_b8_t1024", kGpt2Large, 50257, 8, 1024}};
-
 // What is measured of a shape: values of config keys.
 struct Choice {
   const char *device, *precision, *attention;
@@ -64,27 +27,23 @@ struct Choice {
   bool time_gemms = true;  // on CUDA
 };
 
-// A dataset of uniformly random tokens, written for this process and removed with it.
+// A dataset of uniformly random tokens.
 class RandomData {
  public:
   explicit RandomData(int64_t vocab_size) {
-    std::string name = (std::filesystem::temp_directory_path() / "keen-bench-XXXXXX").string();
-    check(mkdtemp(name.data()) != nullptr, "bench: a temporary directory");
-    directory_ = name;
     std::vector<int32_t> ids(1 << 18);
     const Philox random(1);
     for (size_t i = 0; i < ids.size(); ++i)
       ids[i] = static_cast<int32_t>(random.uniform(i) * static_cast<double>(vocab_size));
-    ShardWriter writer(directory_, "train", "train", TokenWidth::narrow, 1 << 20);
+    ShardWriter writer(directory_.path(), "train", "train", TokenWidth::narrow, 1 << 20);
     writer.write(ids);
     writer.finish();
     writer.publish("train");
   }
-  ~RandomData() { std::filesystem::remove_all(directory_); }
-  std::string pattern() const { return (directory_ / "train_*.bin").string(); }
+  std::string pattern() const { return (directory_.path() / "train_*.bin").string(); }
 
  private:
-  std::filesystem::path directory_;
+  ScratchDirectory directory_;
 };
 
 double peak_memory_bytes() {
@@ -136,11 +95,10 @@ benchmark::internal::Benchmark* add(const std::string& name, const BenchShape& s
 }
 
 void add_cpu_steps() {
-  for (const BenchShape& shape : kShapes)
+  for (const BenchShape& shape : kCpuShapes)
     for (const char* precision : {"fp32", "bf16"})
       for (const char* attention : {"softmax", "ssmax"})
-        add(fmt::format("{}/{}/{}", shape.name, precision, attention), shape, {"cpu", precision, attention})
-            ->MinTime(shape.vocab_size > 10000 ? 6 : 2);
+        add(fmt::format("{}/{}/{}", shape.name, precision, attention), shape, {"cpu", precision, attention});
 }
 
 void add_cuda_steps() {
