@@ -4,9 +4,13 @@
 //
 //   keen_train_step_bench --benchmark_min_time=4
 //   keen_train_step_bench --benchmark_filter=124m.*bf16 --benchmark_repetitions=3
+//   keen_train_step_bench --benchmark_filter=ssmax_cost --benchmark_min_time=20
 //   keen_train_step_bench --benchmark_filter=^cuda/1558m
 #include <benchmark/benchmark.h>
 #include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
 
 #include "bench/scratch_directory.h"
 #include "bench/shapes.h"
@@ -52,21 +56,39 @@ double peak_memory_bytes() {
   return static_cast<double>(usage.ru_maxrss) * 1024;
 }
 
-void train_step(benchmark::State& state, const BenchShape& shape, const Choice& choice) {
-  const RandomData data(shape.vocab_size);
+RunConfig config_of(const BenchShape& shape, const Choice& choice, const std::string& data) {
   const std::string text = fmt::format(
       R"({{"device": "{}", "precision": "{}", "attention_path": "{}", "deterministic": {},
           "time_gemms": {}, "model": {{"vocab_size": {}, "context": {}, {}, "attention": "{}"}},
           "data": {{"train": "{}"}}, "batch": {{"sequences": {}, "micro_sequences": {}}},
           "checkpoint": {{"every": 0}}}})",
       choice.device, choice.precision, choice.path, choice.deterministic, choice.time_gemms, shape.vocab_size,
-      shape.T, shape.model, choice.attention, data.pattern(), shape.B, shape.B);
-  const RunConfig config = parse_run_config(text, "bench");
-  const Dataset train(config.data.train, config.model.vocab_size);
-  const std::unique_ptr<Communicator> comm = make_one_rank();
-  Trainer trainer(config, train, nullptr, *comm);
-  for (int i = 0; i < 3; ++i) trainer.step();  // libraries compile and choose kernels
-  for (auto _ : state) benchmark::DoNotOptimize(trainer.step().loss);
+      shape.T, shape.model, choice.attention, data, shape.B, shape.B);
+  return parse_run_config(text, "bench");
+}
+
+// A run that can take steps, past the first ones, in which libraries compile and choose kernels.
+struct BenchRun {
+  RandomData data;
+  RunConfig config;
+  Dataset train;
+  std::unique_ptr<Communicator> comm = make_one_rank();
+  Trainer trainer;
+
+  BenchRun(const BenchShape& shape, const Choice& choice)
+      : data(shape.vocab_size),
+        config(config_of(shape, choice, data.pattern())),
+        train(config.data.train, config.model.vocab_size),
+        trainer(config, train, nullptr, *comm) {
+    for (int i = 0; i < 3; ++i) trainer.step();
+  }
+};
+
+void train_step(benchmark::State& state, const BenchShape& shape, const Choice& choice) {
+  BenchRun run(shape, choice);
+  Trainer& trainer = run.trainer;
+  double data_s = 0;
+  for (auto _ : state) data_s += trainer.step().data_s;
 
   const auto tokens = static_cast<double>(trainer.tokens_per_step());
   const double gemm_rate = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
@@ -74,11 +96,36 @@ void train_step(benchmark::State& state, const BenchShape& shape, const Choice& 
   state.counters["tokens/s"] = benchmark::Counter(tokens, benchmark::Counter::kIsIterationInvariantRate);
   state.counters["of_gemm_rate"] =
       benchmark::Counter(tokens * flops_per_token / gemm_rate, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["data_ms"] = benchmark::Counter(1e3 * data_s, benchmark::Counter::kAvgIterations);
   state.counters["flops_per_token"] = flops_per_token;
   state.counters["gemm_gflops"] = gemm_rate / 1e9;
   if (trainer.device() == Device::cpu)
     state.counters["peak_MiB"] =
         peak_memory_bytes() / (1 << 20);  // of the process so far: run one benchmark alone
+}
+
+// What SSMax costs over softmax: steps of both in turn, so that a slow moment of the machine meets both. The
+// counters are medians; `cost_percent` is the median over the pairs.
+void ssmax_cost(benchmark::State& state, const BenchShape& shape, const char* precision) {
+  BenchRun softmax(shape, {"cpu", precision, "softmax"}), ssmax(shape, {"cpu", precision, "ssmax"});
+  const auto step_ms = [](Trainer& trainer) {
+    const auto start = std::chrono::steady_clock::now();
+    trainer.step();
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  };
+  std::vector<double> softmax_ms, ssmax_ms, cost_percent;
+  for (auto _ : state) {
+    softmax_ms.push_back(step_ms(softmax.trainer));
+    ssmax_ms.push_back(step_ms(ssmax.trainer));
+    cost_percent.push_back(100 * (ssmax_ms.back() / softmax_ms.back() - 1));
+  }
+  const auto median = [](std::vector<double> values) {
+    std::nth_element(values.begin(), values.begin() + std::ssize(values) / 2, values.end());
+    return values[values.size() / 2];
+  };
+  state.counters["softmax_ms"] = median(softmax_ms);
+  state.counters["ssmax_ms"] = median(ssmax_ms);
+  state.counters["cost_percent"] = median(cost_percent);
 }
 
 benchmark::internal::Benchmark* add(const std::string& name, const BenchShape& shape, const Choice& choice) {
@@ -99,6 +146,16 @@ void add_cpu_steps() {
     for (const char* precision : {"fp32", "bf16"})
       for (const char* attention : {"softmax", "ssmax"})
         add(fmt::format("{}/{}/{}", shape.name, precision, attention), shape, {"cpu", precision, attention});
+}
+
+void add_ssmax_cost() {
+  for (const BenchShape& shape : kCpuShapes)
+    for (const char* precision : {"fp32", "bf16"})
+      benchmark::RegisterBenchmark(
+          fmt::format("ssmax_cost/{}/{}", shape.name, precision).c_str(),
+          [&shape, precision](benchmark::State& state) { ssmax_cost(state, shape, precision); })
+          ->Unit(benchmark::kMillisecond)
+          ->UseRealTime();
 }
 
 void add_cuda_steps() {
@@ -125,6 +182,7 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   add_cpu_steps();
+  add_ssmax_cost();
   if constexpr (kCudaBuilt && !kCudaEmulated)
     if (cuda::device_count() > 0) {
       benchmark::AddCustomContext("device", cuda::device_facts().name);
