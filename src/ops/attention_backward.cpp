@@ -24,7 +24,7 @@ template <class W, class E> struct BackwardTiles {
   W* dq_t;                                     // (D, 64)
   W *scores, *dweights;                        // (64 keys, 64 queries)
   E *weights_i, *dscores_i, *dscores_j;        // factors along queries, in the place of these two, and keys
-  W *lse, *delta, *scale;                      // (64 queries)
+  W *lse, *delta;                              // (64 queries)
   W *dk, *dv;                                  // (T or 64 keys, D)
   [[gnu::always_inline]] BackwardTiles(W* work, int64_t D, int64_t sums)
       : queries(work, D),
@@ -41,7 +41,6 @@ template <class W, class E> struct BackwardTiles {
         dscores_j(tile::kPaired<E> ? tile::take<E>(work, kKeys * kQueries / 2) : dscores_i),
         lse(tile::take<W>(work, kQueries)),
         delta(tile::take<W>(work, kQueries)),
-        scale(tile::take<W>(work, kQueries)),
         dk(tile::take<W>(work, sums * tile::head_stride(D))),
         dv(tile::take<W>(work, sums * tile::head_stride(D))) {}
 };
@@ -54,7 +53,7 @@ template <class T> struct BackwardHead {
 
 // The block of queries from i0 on: rows and columns of Q / sqrt(D) and dO, and their statistics. Lanes
 // without a query get zeros, so that their weights are finite; nothing of them is added to any sum.
-template <class T, class E>
+template <int kBytes, class T, class E>
 [[gnu::always_inline]] inline void load_queries(const BackwardTiles<Wide<T>, E>& t,
                                                 const BackwardHead<T>& head, int64_t i0) {
   using W = Wide<T>;
@@ -64,12 +63,13 @@ template <class T, class E>
   tile::scale_queries(t.queries, head.D);
   tile::pair_rows(t.queries, kQueries);
   tile::pair_rows(t.douts, kQueries);
-  tile::transpose_rows(t.queries_t, t.queries, head.D);
-  tile::transpose_rows(t.douts_t, t.douts, head.D);
+  const int64_t stride = t.queries.stride / tile::kDepth<E>,
+                steps = tile::round_up(head.D, tile::kDepth<E>) / tile::kDepth<E>;
+  tile::transpose<kBytes>(t.queries_t, kQueries, t.queries.along_d, stride, kQueries, steps);
+  tile::transpose<kBytes>(t.douts_t, kQueries, t.douts.along_d, stride, kQueries, steps);
   for (int64_t i = 0; i < kQueries; ++i) {
     t.lse[i] = i < queries ? head.lse[i0 + i] : W(0);
     t.delta[i] = i < queries ? head.delta[i0 + i] : W(0);
-    t.scale[i] = tile::score_scale<W>(head.D);
   }
 }
 
@@ -151,17 +151,6 @@ template <class W> [[gnu::always_inline]] inline void clear(W* x, int64_t count)
   for (int64_t i = 0; i < count; ++i) x[i] = 0;
 }
 
-template <class T>
-[[gnu::always_inline]] inline void store_rows(tile::HeadRows<T> head, int64_t begin, int64_t count,
-                                              const Wide<T>* rows, Wide<T> factor, int64_t D) {
-  for (int64_t t = 0; t < count; ++t) {
-    T* to = head.row(begin + t);
-    const Wide<T>* from = rows + t * tile::head_stride(D);
-#pragma omp simd
-    for (int64_t d = 0; d < D; ++d) to[d] = T(factor * from[d]);
-  }
-}
-
 // The arguments, by head.
 template <class T> struct Gradients {
   AttentionBackward a;
@@ -202,6 +191,7 @@ template <class Vectors, class T>
   const int64_t sums = tile::round_up(x.end_key - x.first_key, kKeys);
   using W = Wide<T>;
   using E = tile::Factor<T, Vectors>;
+  constexpr int kBytes = Vectors::value;
   const BackwardTiles<W, E> t = g.template tiles<E>(sums);
   if (x.sides.keys) {
     clear(t.dk, sums * stride);
@@ -210,7 +200,7 @@ template <class Vectors, class T>
   for (int64_t h = x.first_head; h < x.end_head; ++h) {
     const BackwardHead<T> head = g.head(x.b, h);
     for (int64_t i0 = x.first_query; i0 < x.end_query; i0 += kQueries) {
-      load_queries(t, head, i0);
+      load_queries<kBytes>(t, head, i0);
       clear(t.dq_t, stride * kQueries);
       const int64_t queries = std::min(kQueries, tokens - i0);
       for (int64_t key = x.first_key; key < std::min(x.end_key, i0 + queries); key += kKeys) {
@@ -219,16 +209,20 @@ template <class Vectors, class T>
         tile::prefetch_rows(head.k, key + kKeys, next, D);
         tile::prefetch_rows(head.v, key + kKeys, next, D);
         const int64_t at = (key - x.first_key) * stride;
-        add_tile<Vectors::value>(t, t.dk + at, t.dv + at, i0, key, tokens, D, x.sides);
+        add_tile<kBytes>(t, t.dk + at, t.dv + at, i0, key, tokens, D, x.sides);
       }
-      if (x.sides.queries)
-        tile::store_transposed(head_rows<T>(g.a.dq, x.b, h), i0, queries, t.dq_t, t.scale, D);
+      if (x.sides.queries) {
+        W* dq = reinterpret_cast<W*>(t.queries.along_d);  // whose turn is over
+        tile::transpose<kBytes>(dq, stride, t.dq_t, kQueries, stride, kQueries);
+        tile::store_rows(head_rows<T>(g.a.dq, x.b, h), i0, queries, dq, tile::score_scale<W>(D), D);
+      }
     }
   }
   if (x.sides.keys) {
-    store_rows(head_rows<T>(g.a.dk, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dk,
-               tile::scale_left<E, W>(D), D);
-    store_rows(head_rows<T>(g.a.dv, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dv, W(1), D);
+    tile::store_rows(head_rows<T>(g.a.dk, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dk,
+                     tile::scale_left<E, W>(D), D);
+    tile::store_rows(head_rows<T>(g.a.dv, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dv, W(1),
+                     D);
   }
 }
 

@@ -91,8 +91,8 @@ template <class Vectors, class T>
   const W scale = tile::scale_left<E, W>(D);
   tile::load_rows(t.queries, head.q, i0, queries, kQueries, D);
   tile::scale_queries(t.queries, D);
-  tile::transpose_rows(t.queries_t, t.queries, D);
-  for (int64_t x = 0; x < tile::round_up(D, tile::kMicroRows) * kQueries; ++x) t.sums_t[x] = 0;
+  tile::transpose<kBytes>(t.queries_t, kQueries, t.queries.along_d, stride / kDepth, kQueries, steps);
+  for (int64_t x = 0; x < stride * kQueries; ++x) t.sums_t[x] = 0;
   for (int64_t i = 0; i < kQueries; ++i) {
     t.largest[i] = -std::numeric_limits<W>::infinity();
     t.total[i] = 0;
@@ -123,8 +123,10 @@ template <class Vectors, class T>
   }
   if (head.lse != nullptr)
     for (int64_t i = 0; i < queries; ++i) head.lse[i0 + i] = scale * t.largest[i] + std::log(t.total[i]);
-  for (int64_t i = 0; i < queries; ++i) t.total[i] = 1 / t.total[i];
-  tile::store_transposed(head.out, i0, queries, t.sums_t, t.total, D);
+  W* sums = reinterpret_cast<W*>(t.queries.along_d);  // whose turn is over
+  tile::transpose<kBytes>(sums, stride, t.sums_t, kQueries, stride, kQueries);
+  for (int64_t i = 0; i < queries; ++i)
+    tile::store_rows(head.out, i0 + i, 1, sums + i * stride, 1 / t.total[i], D);
 }
 
 // One query against its keys, 64 at a time, straight from where they lie.

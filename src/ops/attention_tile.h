@@ -253,22 +253,43 @@ template <class T>
     for (int64_t d = 0; d < D; d += kLine) __builtin_prefetch(head.row(t) + d, 0, 3);
 }
 
-// transposed[d][t] = along_d[t][d] for all d (pairs: d / 2) and t < kQueries: all rows must be set.
-template <class E>
-[[gnu::always_inline]] inline void transpose_rows(E* transposed, const Rows<E>& tile, int64_t D) {
-  const int64_t steps = round_up(D, kDepth<E>) / kDepth<E>, stride = tile.stride / kDepth<E>;
-  for (int64_t t = 0; t < kQueries; t += 16)
-    for (int64_t d = 0; d < steps; ++d)
-      for (int64_t x = t; x < t + 16; ++x) transposed[d * kQueries + x] = tile.along_d[x * stride + d];
+// to[c][r] = from[r][c] for r < rows and c < columns, each rounded up to the lanes.
+template <int kBytes, class E>
+[[gnu::always_inline]] inline void transpose(E* to, int64_t to_stride, const E* from, int64_t from_stride,
+                                             int64_t rows, int64_t columns) {
+  using Bits = std::conditional_t<sizeof(E) == 8, int64_t, int32_t>;
+  typedef Bits V __attribute__((vector_size(kBytes), aligned(sizeof(E)), may_alias));
+  constexpr int64_t L = kLanes<E, kBytes>;
+  V low{}, high{};  // lanes of two vectors in turn
+  for (int64_t x = 0; x < L; ++x) {
+    low[x] = static_cast<Bits>(x / 2 + x % 2 * L);
+    high[x] = static_cast<Bits>(L / 2 + x / 2 + x % 2 * L);
+  }
+  for (int64_t r = 0; r < rows; r += L)
+    for (int64_t c = 0; c < columns; c += L) {
+      V x[L], dealt[L];
+      for (int64_t i = 0; i < L; ++i) x[i] = *reinterpret_cast<const V*>(from + (r + i) * from_stride + c);
+      // Dealing both halves of the square in turn moves the first bit of an element's index behind its last.
+      for (int64_t round = 1; round < L; round *= 2) {
+        for (int64_t i = 0; i < L / 2; ++i) {
+          dealt[2 * i] = __builtin_shuffle(x[i], x[i + L / 2], low);
+          dealt[2 * i + 1] = __builtin_shuffle(x[i], x[i + L / 2], high);
+        }
+        for (int64_t i = 0; i < L; ++i) x[i] = dealt[i];
+      }
+      for (int64_t i = 0; i < L; ++i) *reinterpret_cast<V*>(to + (c + i) * to_stride + r) = x[i];
+    }
 }
 
-// head[begin + t][d] = factor[t] * transposed[d][t] for t < count.
+// head[begin + t][d] = factor * rows[t][d] for t < count.
 template <class T, class W>
-[[gnu::always_inline]] inline void store_transposed(HeadRows<T> head, int64_t begin, int64_t count,
-                                                    const W* transposed, const W* factor, int64_t D) {
+[[gnu::always_inline]] inline void store_rows(HeadRows<T> head, int64_t begin, int64_t count, const W* rows,
+                                              W factor, int64_t D) {
   for (int64_t t = 0; t < count; ++t) {
     T* to = head.row(begin + t);
-    for (int64_t d = 0; d < D; ++d) to[d] = T(factor[t] * transposed[d * kQueries + t]);
+    const W* from = rows + t * head_stride(D);
+#pragma omp simd
+    for (int64_t d = 0; d < D; ++d) to[d] = T(factor * from[d]);
   }
 }
 
