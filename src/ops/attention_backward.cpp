@@ -63,8 +63,7 @@ template <int kBytes, class T, class E>
   tile::scale_queries(t.queries, head.D);
   tile::pair_rows(t.queries, kQueries);
   tile::pair_rows(t.douts, kQueries);
-  const int64_t stride = t.queries.stride / tile::kDepth<E>,
-                steps = tile::round_up(head.D, tile::kDepth<E>) / tile::kDepth<E>;
+  const int64_t stride = tile::factors<E>(t.queries.stride), steps = tile::factors<E>(head.D);
   tile::transpose<kBytes>(t.queries_t, kQueries, t.queries.along_d, stride, kQueries, steps);
   tile::transpose<kBytes>(t.douts_t, kQueries, t.douts.along_d, stride, kQueries, steps);
   for (int64_t i = 0; i < kQueries; ++i) {
@@ -114,36 +113,35 @@ struct Sides {
 template <int kBytes, class W, class E>
 [[gnu::always_inline]] inline void add_tile(const BackwardTiles<W, E>& t, W* dk, W* dv, int64_t i0,
                                             int64_t key, int64_t tokens, int64_t D, Sides sides) {
-  constexpr int64_t L = tile::kLanes<W, kBytes>, kDepth = tile::kDepth<E>;
+  constexpr int64_t L = tile::kLanes<W, kBytes>;
   const int64_t stride = tile::head_stride(D), columns = tile::round_up(D, L);
-  const int64_t d_steps = tile::round_up(D, kDepth) / kDepth;
+  const int64_t row = tile::factors<E>(stride), d_steps = tile::factors<E>(D);
   const int64_t queries = std::min(kQueries, tokens - i0), lanes = tile::round_up(queries, L);
   const int64_t diagonal = visible_keys(i0, tokens, tokens) - 1;
   const int64_t keys = std::min(kKeys, visible_keys(i0 + queries - 1, tokens, tokens) - key);
   tile::for_each_step<L>(
       key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
-        const int64_t j = step.key - key, n = step.first_lane, from = j * stride;
-        const int64_t i_steps = tile::round_up(queries - n, kDepth) / kDepth;
-        tile::product<kBytes, Start::zero>(t.scores + n, kQueries, t.keys.along_d + from / kDepth,
-                                           stride / kDepth, int64_t{1}, t.queries_t + n, kQueries, step.keys,
-                                           d_steps, lanes - n);
-        tile::product<kBytes, Start::zero>(t.dweights + n, kQueries, t.values.along_d + from / kDepth,
-                                           stride / kDepth, int64_t{1}, t.douts_t + n, kQueries, step.keys,
-                                           d_steps, lanes - n);
+        const int64_t j = step.key - key, n = step.first_lane;
+        const int64_t i_steps = tile::factors<E>(queries - n), i_from = tile::factors<E>(n);
+        tile::product<kBytes, Start::zero>(t.scores + n, kQueries, t.keys.along_d + j * row, row, int64_t{1},
+                                           t.queries_t + n, kQueries, step.keys, d_steps, lanes - n);
+        tile::product<kBytes, Start::zero>(t.dweights + n, kQueries, t.values.along_d + j * row, row,
+                                           int64_t{1}, t.douts_t + n, kQueries, step.keys, d_steps,
+                                           lanes - n);
         if (step.masked) tile::mask(t.scores, step, diagonal, lanes);
         weights_and_gradients<kBytes>(t, step, lanes, tile::scale_left<E, W>(D));
         if (sides.keys) {
-          tile::product<kBytes, Start::add>(dv + from, stride, t.weights_i + n / kDepth, kQueries, int64_t{1},
-                                            t.douts.along_t + n / kDepth * stride, stride, step.keys, i_steps,
-                                            columns);
-          tile::product<kBytes, Start::add>(dk + from, stride, t.dscores_i + n / kDepth, kQueries, int64_t{1},
-                                            t.queries.along_t + n / kDepth * stride, stride, step.keys,
+          tile::product<kBytes, Start::add>(dv + j * stride, stride, t.weights_i + i_from, kQueries,
+                                            int64_t{1}, t.douts.along_t + i_from * stride, stride, step.keys,
                                             i_steps, columns);
+          tile::product<kBytes, Start::add>(dk + j * stride, stride, t.dscores_i + i_from, kQueries,
+                                            int64_t{1}, t.queries.along_t + i_from * stride, stride,
+                                            step.keys, i_steps, columns);
         }
         if (sides.queries)
           tile::product<kBytes, Start::add>(
-              t.dq_t + n, kQueries, t.keys.along_t + from / kDepth, int64_t{1}, stride, t.dscores_j + n,
-              kQueries, tile::round_up(D, tile::kMicroRows), step.keys / kDepth, lanes - n);
+              t.dq_t + n, kQueries, t.keys.along_t + j * row, int64_t{1}, stride, t.dscores_j + n, kQueries,
+              tile::round_up(D, tile::kMicroRows), tile::factors<E>(step.keys), lanes - n);
       });
 }
 

@@ -43,6 +43,9 @@ struct [[gnu::may_alias]] Pair {
 };
 template <class E> constexpr bool kPaired = std::is_same_v<E, Pair>;
 template <class E> constexpr int64_t kDepth = kPaired<E> ? 2 : 1;  // numbers in a factor
+template <class E> constexpr int64_t factors(int64_t numbers) {
+  return (numbers + kDepth<E> - 1) / kDepth<E>;
+}
 
 // A pass over T is compiled for Bf16Pairs if T is bf16, and has pairs as factors there.
 template <class Vectors, class T>
@@ -93,14 +96,13 @@ template <class V, class W> [[gnu::always_inline]] inline void add_product(V& su
 // are inlined themselves: run_avx512_bf16 flattens them into its body.
 using Floats16 = VectorOf<float, 64>::type;
 using Pairs16 = VectorOf<Pair, 64>::type;
-[[gnu::target("arch=x86-64-v4,avx512bf16,prefer-vector-width=512")]] inline void add_product(
-    Floats16& sum, Pair factor, const Pairs16& row) {
+[[gnu::target("avx512bf16")]] inline void add_product(Floats16& sum, Pair factor, const Pairs16& row) {
   const __m512i factors = _mm512_set1_epi32(static_cast<int>(factor.bits));
   sum = (Floats16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)factors, (__m512bh)row);
 }
 // both = first, in the lower half, and second, rounded to bf16.
-[[gnu::target("arch=x86-64-v4,avx512bf16,prefer-vector-width=512")]] inline void round_both(
-    Pairs16& both, const Floats16& first, const Floats16& second) {
+[[gnu::target("avx512bf16")]] inline void round_both(Pairs16& both, const Floats16& first,
+                                                     const Floats16& second) {
   both = (Pairs16)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
 }
 #endif
