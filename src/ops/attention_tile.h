@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #ifdef __x86_64__
 #include <immintrin.h>
 #endif
@@ -255,6 +256,13 @@ template <class T>
     for (int64_t d = 0; d < D; d += kLine) __builtin_prefetch(head.row(t) + d, 0, 3);
 }
 
+// Lanes from kFirst on, of the lanes of x and then y, in turn with those kApart behind them.
+template <int kFirst, int kApart, class V, int... k>
+[[gnu::always_inline]] inline void interleave(V& to, const V& x, const V& y,
+                                              std::integer_sequence<int, k...>) {
+  to = __builtin_shufflevector(x, y, (kFirst + k / 2 + k % 2 * kApart)...);
+}
+
 // to[c][r] = from[r][c] for r < rows and c < columns, each rounded up to the lanes.
 template <int kBytes, class E>
 [[gnu::always_inline]] inline void transpose(E* to, int64_t to_stride, const E* from, int64_t from_stride,
@@ -262,11 +270,7 @@ template <int kBytes, class E>
   using Bits = std::conditional_t<sizeof(E) == 8, int64_t, int32_t>;
   typedef Bits V __attribute__((vector_size(kBytes), aligned(sizeof(E)), may_alias));
   constexpr int64_t L = kLanes<E, kBytes>;
-  V low{}, high{};  // lanes of two vectors in turn
-  for (int64_t x = 0; x < L; ++x) {
-    low[x] = static_cast<Bits>(x / 2 + x % 2 * L);
-    high[x] = static_cast<Bits>(L / 2 + x / 2 + x % 2 * L);
-  }
+  constexpr std::make_integer_sequence<int, L> all{};
   for (int64_t r = 0; r < rows; r += L)
     for (int64_t c = 0; c < columns; c += L) {
       V x[L], dealt[L];
@@ -274,8 +278,8 @@ template <int kBytes, class E>
       // Dealing both halves of the square in turn moves the first bit of an element's index behind its last.
       for (int64_t round = 1; round < L; round *= 2) {
         for (int64_t i = 0; i < L / 2; ++i) {
-          dealt[2 * i] = __builtin_shuffle(x[i], x[i + L / 2], low);
-          dealt[2 * i + 1] = __builtin_shuffle(x[i], x[i + L / 2], high);
+          interleave<0, L>(dealt[2 * i], x[i], x[i + L / 2], all);
+          interleave<L / 2, L>(dealt[2 * i + 1], x[i], x[i + L / 2], all);
         }
         for (int64_t i = 0; i < L; ++i) x[i] = dealt[i];
       }
@@ -335,12 +339,12 @@ template <int kBytes, class E, class V>
   using Row = typename VectorOf<E, kBytes>::type;
   Row* to = reinterpret_cast<Row*>(tile + j / kDepth<E> * kQueries + i);
   if constexpr (kPaired<E>) {
-    using Numbers = VectorOf<int16_t, 64>::type;
-    constexpr Numbers kAlternate{0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    using Numbers = typename VectorOf<int16_t, kBytes>::type;
     Row both;
     round_both(both, x[0], x[1]);
-    *to = (Row)__builtin_shuffle((Numbers)both, kAlternate);
+    Numbers pairs;
+    interleave<0, 16>(pairs, (Numbers)both, (Numbers)both, std::make_integer_sequence<int, 32>());
+    *to = (Row)pairs;
   } else {
     *to = x[0];
   }
