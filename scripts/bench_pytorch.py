@@ -111,6 +111,8 @@ def model_from(arguments):
     model = DEFAULTS | {"kv_heads": model["heads"]} | model
     if arguments.attention:
         model["attention"] = arguments.attention
+    if arguments.context:
+        model["context"] = arguments.context
     if arguments.vocab_size:
         model["vocab_size"] = arguments.vocab_size
     return model
@@ -284,6 +286,7 @@ def main():
     source.add_argument("--config", help="a config of keen, whose model is taken")
     parser.add_argument("--attention", choices=["softmax", "ssmax", "ssmax_fixed", "ssmax_bias"], help="for all layers")
     parser.add_argument("--vocab-size", type=int, help="in the place of the model's")
+    parser.add_argument("--context", type=int, help="in the place of the model's")
     parser.add_argument("--backend", choices=["auto", "flash", "cudnn"], default="auto",
                         help="kernel of scaled_dot_product_attention on CUDA (auto: PyTorch's choice)")
     parser.add_argument("--sequences", type=int, default=4, help="sequences a step (4)")

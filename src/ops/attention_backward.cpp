@@ -92,7 +92,9 @@ template <int kBytes, class W, class E>
     for (int64_t j = 0; j < step.keys; j += tile::kDepth<E>) {
       V p[tile::kDepth<E>], ds[tile::kDepth<E>];
       for (int64_t x = 0; x < tile::kDepth<E>; ++x) {
-        p[x] = scale * *reinterpret_cast<const V*>(t.scores + (j + x) * kQueries + i) - lse;
+        p[x] = *reinterpret_cast<const V*>(t.scores + (j + x) * kQueries + i);
+        tile::scale_scores<E>(p[x], scale);
+        p[x] -= lse;
         tile::exp_lanes<kBytes>(p[x]);
         ds[x] = p[x] * (*reinterpret_cast<const V*>(t.dweights + (j + x) * kQueries + i) - delta);
       }

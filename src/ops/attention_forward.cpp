@@ -52,7 +52,7 @@ template <int kBytes, class W, class E>
       const V score = column[j * (kQueries / L)];
       most = score > most ? score : most;
     }
-    most = scale * most;
+    tile::scale_scores<E>(most, scale);
     most = *largest > most ? *largest : most;
     V correction = *largest - most;
     tile::exp_lanes<kBytes>(correction);
@@ -60,7 +60,9 @@ template <int kBytes, class W, class E>
     for (int64_t j = 0; j < step.keys; j += tile::kDepth<E>) {
       V weight[tile::kDepth<E>];
       for (int64_t x = 0; x < tile::kDepth<E>; ++x) {
-        weight[x] = scale * column[(j + x) * (kQueries / L)] - most;
+        weight[x] = column[(j + x) * (kQueries / L)];
+        tile::scale_scores<E>(weight[x], scale);
+        weight[x] -= most;
         tile::exp_lanes<kBytes>(weight[x]);
         total += weight[x];
       }
@@ -168,14 +170,14 @@ template <class T>
       const T *v0 = head.v.row(key + j), *v1 = head.v.row(key + j + 1), *v2 = head.v.row(key + j + 2);
       const T* v3 = head.v.row(key + j + 3);
       const W* p = t.scores + j;
-#pragma omp simd
+      KEEN_INDEPENDENT
       for (int64_t d = 0; d < D; ++d)
         sums[d] += (p[0] * W(v0[d]) + p[1] * W(v1[d])) + (p[2] * W(v2[d]) + p[3] * W(v3[d]));
     }
     for (; j < keys; ++j) {
       const T* v = head.v.row(key + j);
       const W p = t.scores[j];
-#pragma omp simd
+      KEEN_INDEPENDENT
       for (int64_t d = 0; d < D; ++d) sums[d] += p * W(v[d]);
     }
   }

@@ -77,8 +77,8 @@ template <class V, class W> [[gnu::always_inline]] inline void add_product(V& su
 }
 
 #ifdef __x86_64__
-// These two are not always_inline, which a caller for lesser processors refuses, as all here are until they
-// are inlined themselves: run_avx512_bf16 flattens them into its body.
+// These are not always_inline: the templates that call them are first compiled for the baseline, where that
+// would be an error. run_avx512_bf16 flattens them into its body.
 using Floats16 = VectorOf<float, 64>::type;
 using Pairs16 = VectorOf<Pair, 64>::type;
 [[gnu::target("avx512bf16")]] inline void add_product(Floats16& sum, Pair factor, const Pairs16& row) {
@@ -89,6 +89,11 @@ using Pairs16 = VectorOf<Pair, 64>::type;
 [[gnu::target("avx512bf16")]] inline void round_both(Pairs16& both, const Floats16& first,
                                                      const Floats16& second) {
   both = (Pairs16)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+}
+// x *= factor, rounded at once and not fused with what is subtracted from it later.
+[[gnu::target("avx512bf16")]] inline void multiply(Floats16& x, float factor) {
+  x *= factor;
+  asm("" : "+v"(x));
 }
 #endif
 
@@ -127,8 +132,8 @@ template <int kBytes, int kVectors, Start kStart, class W, class E>
 }
 
 // The same for `rows` (a multiple of 4) and `columns` (a multiple of the lanes): panels of b that stay in the
-// first cache, over which the rows of a pass. Every element is one chain of fused multiply-adds in the order
-// of k, whatever the blocking.
+// first cache, over which the rows of a pass. Every element is one chain of fused multiply-adds, or of sums
+// of pairs of products, in the order of k, whatever the blocking.
 template <int kBytes, Start kStart, class W, class E>
 [[gnu::always_inline]] inline void product(W* c, int64_t c_stride, const E* a, int64_t a_row, int64_t a_step,
                                            const E* b, int64_t b_stride, int64_t rows, int64_t steps,
@@ -193,8 +198,8 @@ template <class T, class E>
       if constexpr (std::is_same_v<T, Number>)
         __builtin_memcpy(to + d, from + d, 16 * sizeof(T));
       else
-#pragma omp simd
-        for (int64_t x = 0; x < 16; ++x) to[d + x] = Number(from[d + x]);
+        KEEN_INDEPENDENT
+      for (int64_t x = 0; x < 16; ++x) to[d + x] = Number(from[d + x]);
     }
     for (; d < D; ++d) to[d] = Number(from[d]);
     for (; d < tile.stride; ++d) to[d] = Number(0);
@@ -210,7 +215,7 @@ template <class E> [[gnu::always_inline]] inline void pair_rows(const Rows<E>& t
                  *odd = even + tile.stride;
       E* to = tile.along_t + t / 2 * tile.stride;
       for (int64_t d = 0; d < tile.stride; d += 16) {
-#pragma omp simd
+        KEEN_INDEPENDENT
         for (int64_t x = d; x < d + 16; ++x) to[x].bits = even[x].bits | uint32_t{odd[x].bits} << 16;
       }
     }
@@ -229,6 +234,13 @@ template <class E> [[gnu::always_inline]] inline void scale_queries(const Rows<E
 }
 template <class E, class W> [[gnu::always_inline]] inline W scale_left(int64_t D) {
   return kPaired<E> ? score_scale<W>(D) : W(1);
+}
+
+// A score times scale_left, the same number wherever it is computed: a product fused with the subtraction of
+// the largest score would leave up to half an ulp of that above 0.
+template <class E, class V, class W>
+[[gnu::always_inline]] inline void scale_scores(V& scores, [[maybe_unused]] W scale) {
+  if constexpr (kPaired<E>) multiply(scores, scale);
 }
 
 // Asks for rows that load_rows will read next: rows of packed heads lie pages apart, where no hardware
@@ -278,7 +290,7 @@ template <class T, class W>
   for (int64_t t = 0; t < count; ++t) {
     T* to = head.row(begin + t);
     const W* from = rows + t * head_stride(D);
-#pragma omp simd
+    KEEN_INDEPENDENT
     for (int64_t d = 0; d < D; ++d) to[d] = T(factor * from[d]);
   }
 }

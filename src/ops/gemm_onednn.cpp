@@ -45,7 +45,8 @@ dnnl::memory::data_type library_type(DType type) {
 // Whether b is first packed into the layout that the kernel multiplies. With plain rows every block of rows
 // of c packs its part of b anew. In GFLOP/s: dx (dy w) of 1024 rows, 768 x 2304, on one core of a Zen 5 in
 // bf16 from 366 to 431, in float32 from 171 to 209; forward (x w^T) of 4096 rows, 128 x 384, on two cores of
-// a Zen 4 in bf16 from 378 to 443, in float32 from 220 to 230. On fewer rows it costs more than it saves.
+// a Zen 4 in bf16 from 378 to 443, in float32 from 220 to 230. On fewer rows, or
+// where few products (k) share what is packed, it costs more than it saves.
 bool worth_packing(const Key& key, bool transpose_b) {
   return transpose_b ? key.m >= 2048 : key.m >= 768 && key.k >= 512;
 }
@@ -53,10 +54,11 @@ bool worth_packing(const Key& key, bool transpose_b) {
 // A gradient of weights over many rows, c += a^T b: the library's inner product transposes as it packs, once,
 // where its matrix product transposes every block of rows anew. On two cores of a Zen 4, in GFLOP/s, 2048
 // rows, 384 x 1536: in bf16 from 390 to 420, in float32 from 209 to 225; 4096 rows, 128 x 384: from 355 to
-// 418 and from 196 to 233. But it overwrites, so c is added to afterwards, which costs a share of 42 / rows
-// in bf16.
-bool is_weight_gradient(const Gemm& g, const Key& key) {
-  return g.transpose_a && !g.transpose_b && g.accumulate && key.k >= 1024;
+// 418 and from 196 to 233. But it overwrites, so that c is added to afterwards: in bf16 4 % of the product's
+// time at 1024 rows, less for more.
+bool is_gradient_by_inner_product(const Gemm& g, const Key& key) {
+  constexpr int64_t kLargest = int64_t{1} << 22;  // elements of c: what is added lies in the workspace first
+  return g.transpose_a && !g.transpose_b && g.accumulate && key.k >= 1024 && key.m * key.n <= kLargest;
 }
 
 int64_t aligned(int64_t bytes) {
@@ -74,7 +76,7 @@ struct Product {
   int64_t sum_bytes = 0;     // of the product, where it is added to c afterwards; else 0
 
   Product(const dnnl::engine& engine, const Gemm& g) {
-    if (!is_weight_gradient(g, key_of(g)) || !make_inner_product(engine, g)) make_matmul(engine, g);
+    if (!is_gradient_by_inner_product(g, key_of(g)) || !make_inner_product(engine, g)) make_matmul(engine, g);
   }
 
   // False where the library has no fast one for this processor.
@@ -89,9 +91,11 @@ struct Product {
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const dnnl::inner_product_forward::primitive_desc forward(
-        {dnnl::prop_kind::forward_training, b_desc, weights, a_desc}, engine);
+        {dnnl::prop_kind::forward_training, b_desc, weights, a_desc}, engine, true);
+    if (!forward) return false;
     const dnnl::inner_product_backward_weights::primitive_desc description({b_desc, c_desc, a_desc},
-                                                                           attributes, engine, forward);
+                                                                           attributes, engine, forward, true);
+    if (!description) return false;
     if (!std::string_view(description.impl_info_str()).starts_with("x64:gemm")) return false;
     primitive = dnnl::inner_product_backward_weights(description);
     a_arg = DNNL_ARG_DIFF_DST;

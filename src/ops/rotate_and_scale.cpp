@@ -37,7 +37,7 @@ template <class T> void rotate_head(T* y, const T* x, const Wide<T>* turn, Pairs
 }
 
 // d = scale * g with g = RoPE^T d, for one head. With kProduct returns <g, x>, of g not rounded: what ds and
-// db sum up; else 0.
+// db sum up; else 0, and x is not read. Both round d alike.
 template <bool kProduct, class T>
 Wide<T> rotate_head_back(T* d, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale) {
   using W = Wide<T>;
@@ -177,7 +177,7 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
         for (int64_t h = 0; h < layout.H; ++h) {
           E* head = d + h * pairs.D;
           if (!learned) {
-            rotate_head_back<false>(head, raw, turn, pairs, scale(h, ln));
+            rotate_head_back<false, E>(head, nullptr, turn, pairs, scale(h, ln));
             continue;
           }
           const W product = rotate_head_back<true>(head, raw + h * pairs.D, turn, pairs, scale(h, ln));
@@ -185,7 +185,7 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
           sums[layout.H + h] += product;
         }
         for (int64_t h = layout.H; h < layout.H + layout.K; ++h)
-          rotate_head_back<false>(d + h * pairs.D, raw, turn, pairs, W(1));
+          rotate_head_back<false, E>(d + h * pairs.D, nullptr, turn, pairs, W(1));
       }
     });
     if (args.ds) add_partial_sums<W>(args.ds, partial, 0);

@@ -138,7 +138,8 @@ void time_rotation(benchmark::State& state, DType dtype) {
 void time_rotation_backward(benchmark::State& state, DType dtype) {
   Bench b;
   const Rotation r(b);
-  const Tensor x = b.in({kRows, r.layout.qk_columns()}, dtype), d = b.count(b.out(x.shape, dtype));
+  const Tensor x = b.own.normal({kRows, r.layout.qk_columns()}, dtype), d = b.count(b.out(x.shape, dtype));
+  b.bytes += x.bytes() / 2;  // of the queries: those of the keys are not read
   const Tensor ds = b.out({kHeads}, DType::f32);
   b.time(state, [&](Context& ctx) {
     rotate_and_scale_backward(ctx, {.dqkv = d,

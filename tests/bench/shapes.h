@@ -1,4 +1,4 @@
-// The models that are timed: scripts/bench_pytorch.py has the same ones under the same names.
+// The models that are timed. tests/bench/side_by_side.py says which of scripts/bench_pytorch.py's they are.
 #pragma once
 
 #include <cstdint>

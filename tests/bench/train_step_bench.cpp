@@ -128,12 +128,12 @@ void ssmax_cost(benchmark::State& state, const BenchShape& shape, const char* pr
   state.counters["cost_percent"] = median(cost_percent);
 }
 
-benchmark::internal::Benchmark* add(const std::string& name, const BenchShape& shape, const Choice& choice) {
-  const auto run = [&shape, choice](benchmark::State& state) {
+// Adds a benchmark. What does not fit into the device is part of the answer; the others go on.
+template <class F> benchmark::internal::Benchmark* add(const std::string& name, const F& body) {
+  const auto run = [body](benchmark::State& state) {
     try {
-      train_step(state, shape, choice);
+      body(state);
     } catch (const Error& error) {
-      // What does not fit into the device is part of the answer; the others go on.
       if (error.exit != Exit::device) throw;
       state.SkipWithError(error.what());
     }
@@ -145,24 +145,21 @@ void add_cpu_steps() {
   for (const BenchShape& shape : kCpuShapes)
     for (const char* precision : {"fp32", "bf16"})
       for (const char* attention : {"softmax", "ssmax"})
-        add(fmt::format("{}/{}/{}", shape.name, precision, attention), shape, {"cpu", precision, attention});
-}
-
-void add_ssmax_cost() {
+        add(fmt::format("{}/{}/{}", shape.name, precision, attention),
+            [&shape, choice = Choice{"cpu", precision, attention}](benchmark::State& state) {
+              train_step(state, shape, choice);
+            });
   for (const BenchShape& shape : kCpuShapes)
     for (const char* precision : {"fp32", "bf16"})
-      benchmark::RegisterBenchmark(
-          fmt::format("ssmax_cost/{}/{}", shape.name, precision).c_str(),
-          [&shape, precision](benchmark::State& state) { ssmax_cost(state, shape, precision); })
-          ->Unit(benchmark::kMillisecond)
-          ->UseRealTime();
+      add(fmt::format("ssmax_cost/{}/{}", shape.name, precision),
+          [&shape, precision](benchmark::State& state) { ssmax_cost(state, shape, precision); });
 }
 
 void add_cuda_steps() {
   const auto add_choice = [](const BenchShape& shape, const Choice& choice) {
     add(fmt::format("cuda/{}/{}/{}/{}{}{}", shape.name, choice.precision, choice.attention, choice.path,
                     choice.deterministic ? "/deterministic" : "", choice.time_gemms ? "" : "/untimed_gemms"),
-        shape, choice)
+        [&shape, choice](benchmark::State& state) { train_step(state, shape, choice); })
         ->Iterations(std::string_view(shape.model) == kGpt2Large ? 10 : 30);
   };
   for (const BenchShape& shape : kCudaShapes)
@@ -182,7 +179,6 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   add_cpu_steps();
-  add_ssmax_cost();
   if constexpr (kCudaBuilt && !kCudaEmulated)
     if (cuda::device_count() > 0) {
       benchmark::AddCustomContext("device", cuda::device_facts().name);

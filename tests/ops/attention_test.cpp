@@ -209,6 +209,22 @@ TEST(Attention, LargeScoresStayFinite) {
       }
 }
 
+// Scores of 1e9, whose last bit is 64: a weight is at most 1 all the same, whether 1 / sqrt(D) is a power of
+// two or not, so that nothing overflows.
+TEST(Attention, HugeScoresStayFinite) {
+  const AttentionPath path = AttentionPath::fused;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const int64_t D : {24, 32, 64, 128}) {
+      const Sizes size{1, 100, 2, 2, D};
+      Problem p(size, dtype, 3e4);
+      p.forward(path);
+      p.backward(path);
+      for (const double x : Tensors::to_doubles(p.out)) ASSERT_LT(std::abs(x), 10) << text(size, dtype, path);
+      for (const double x : Tensors::to_doubles(p.dqkv))
+        ASSERT_TRUE(std::isfinite(x)) << text(size, dtype, path);
+    }
+}
+
 TEST(Attention, NaNReachesTheRowsThatSeeIt) {
   for (const AttentionPath path : kPaths)
     for (const DType dtype : {DType::f32, DType::bf16}) {
