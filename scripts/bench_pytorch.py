@@ -3,7 +3,7 @@
 
     scripts/bench_pytorch.py --model gpt2-124m --sequences 4 --tokens 64 --precision fp32,bf16 --mode eager,compile
     scripts/bench_pytorch.py --model gpt2-124m --sequences 1 --tokens 1024
-    scripts/bench_pytorch.py --model llama-6x384 --sequences 8 --tokens 256 --attention ssmax
+    scripts/bench_pytorch.py --model llama-4x128 --sequences 16 --attention ssmax
     scripts/bench_pytorch.py --config CONFIG.json --threads 2
     scripts/bench_pytorch.py --device cuda --model gpt2-1558m --sequences 16 --precision bf16 --mode compile
 
@@ -39,8 +39,16 @@ MODELS = {
     "llama-162m": {  # the set-up of the SSMax paper
         "vocab_size": 50257, "context": 1024, "layers": 12, "width": 768, "heads": 12, "mlp_width": 2048,
     },
-    "llama-6x384": {"vocab_size": 8192, "context": 256, "layers": 6, "width": 384, "heads": 6, "mlp_width": 1024},
-    "llama-6x256": {"vocab_size": 8192, "context": 256, "layers": 6, "width": 256, "heads": 8, "mlp_width": 688},
+    # As tests/bench/shapes.h has them.
+    "llama-4x128": {"vocab_size": 2048, "context": 256, "layers": 4, "width": 128, "heads": 4, "mlp_width": 384},
+    "gpt2-6x256": {
+        "vocab_size": 8192, "context": 256, "layers": 6, "width": 256, "heads": 8, "mlp_width": 1024,
+        "norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": True, "tie_embeddings": True,
+    },
+    "gpt2-6x384": {
+        "vocab_size": 8192, "context": 256, "layers": 6, "width": 384, "heads": 6, "mlp_width": 1536,
+        "norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": True, "tie_embeddings": True,
+    },
 }
 DEFAULTS = {
     "norm": "rmsnorm", "mlp": "swiglu", "position": "rope", "rope_theta": 10000, "rope_fraction": 1.0, "bias": False,
@@ -103,6 +111,8 @@ def model_from(arguments):
     model = DEFAULTS | {"kv_heads": model["heads"]} | model
     if arguments.attention:
         model["attention"] = arguments.attention
+    if arguments.context:
+        model["context"] = arguments.context
     if arguments.vocab_size:
         model["vocab_size"] = arguments.vocab_size
     return model
@@ -276,6 +286,7 @@ def main():
     source.add_argument("--config", help="a config of keen, whose model is taken")
     parser.add_argument("--attention", choices=["softmax", "ssmax", "ssmax_fixed", "ssmax_bias"], help="for all layers")
     parser.add_argument("--vocab-size", type=int, help="in the place of the model's")
+    parser.add_argument("--context", type=int, help="in the place of the model's")
     parser.add_argument("--backend", choices=["auto", "flash", "cudnn"], default="auto",
                         help="kernel of scaled_dot_product_attention on CUDA (auto: PyTorch's choice)")
     parser.add_argument("--sequences", type=int, default=4, help="sequences a step (4)")

@@ -44,7 +44,7 @@ void add(const Tensor& to, const Tensor& from) {
     if constexpr (std::is_same_v<T, bf16>) {
       check(false, "sum_slices: of float32 or float64");
     } else {
-#pragma omp simd
+      KEEN_INDEPENDENT
       for (int64_t i = 0; i < n; ++i) sum[i] += part[i];
     }
   });

@@ -28,7 +28,7 @@ Tensor take_table(Context& ctx, std::span<const Segment> segments) {
 template <class W, bool kRounded>
 inline void update(const Coefficients<W>& k, W grad_scale, W* __restrict value, bf16* __restrict rounded,
                    W* __restrict m, W* __restrict v, const W* __restrict grad, int64_t n) {
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t i = 0; i < n; ++i) {
     const W g = grad_scale * grad[i];
     const W mean = k.beta1 * m[i] + k.new1 * g;
@@ -40,6 +40,14 @@ inline void update(const Coefficients<W>& k, W grad_scale, W* __restrict value, 
     value[i] = next;
     if constexpr (kRounded) rounded[i] = bf16(static_cast<float>(next));
   }
+}
+
+// A function of its own: inside the lambda that walks the segments g++ 12 leaves this loop scalar.
+template <class W> inline double square_sum(const W* __restrict x, int64_t n) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return sum;
 }
 
 }  // namespace
@@ -132,10 +140,7 @@ void sum_of_squares_on<Device::cpu>(Context&, Tensor sums, ConstTensor x, std::s
         for (int64_t chunk = std::max(begin, first); chunk < std::min(end, first + chunks); ++chunk) {
           const int64_t from = segment.begin + (chunk - first) * kSegmentChunk;
           const int64_t to = std::min(from + kSegmentChunk, segment.end);
-          double sum = 0;
-#pragma omp simd reduction(+ : sum)
-          for (int64_t i = from; i < to; ++i) sum += static_cast<double>(px[i]) * static_cast<double>(px[i]);
-          parts[chunk] = sum;
+          parts[chunk] = square_sum(px + from, to - from);
         }
         first += chunks;
       }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/dtype.h"
+#include "core/parallel.h"
 
 namespace keen::ops {
 
@@ -10,7 +11,7 @@ namespace keen::ops {
 template <class T> const T* add_rows(T* sum, const T* x, const T* branch, int64_t row, int64_t width) {
   const int64_t first = row * width;
   if (branch == nullptr) return x + first;
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t i = first; i < first + width; ++i) sum[i] = T(Wide<T>(x[i]) + Wide<T>(branch[i]));
   return sum + first;
 }

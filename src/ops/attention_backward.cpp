@@ -18,27 +18,31 @@ using tile::kQueries;
 using tile::Start;
 using tile::Step;
 
-template <class W> struct BackwardTiles {
-  W *queries, *queries_t, *douts, *douts_t, *dq_t;  // (64, D) or (D, 64)
-  W *keys, *values;                                 // (64, D)
-  W *weights, *dscores;                             // (64 keys, 64 queries)
-  W *lse, *delta, *scale;                           // (64 queries)
-  W *dk, *dv;                                       // (T or 64 keys, D)
-  [[gnu::always_inline]] BackwardTiles(W* work, int64_t D, int64_t sums) {
-    const int64_t block = tile::head_stride(D) * kQueries;
-    W** const blocks[] = {&queries, &queries_t, &douts, &douts_t, &dq_t, &keys, &values};
-    for (W** x : blocks) {
-      *x = work;
-      work += block;
-    }
-    weights = work;
-    dscores = weights + kKeys * kQueries;
-    lse = dscores + kKeys * kQueries;
-    delta = lse + kQueries;
-    scale = delta + kQueries;
-    dk = scale + kQueries;
-    dv = dk + sums * tile::head_stride(D);
-  }
+template <class W, class E> struct BackwardTiles {
+  tile::Rows<E> queries, douts, keys, values;  // (64, D)
+  E *queries_t, *douts_t;                      // (D, 64)
+  W* dq_t;                                     // (D, 64)
+  W *scores, *dweights;                        // (64 keys, 64 queries)
+  E *weights_i, *dscores_i, *dscores_j;        // factors along queries, in the place of these two, and keys
+  W *lse, *delta;                              // (64 queries)
+  W *dk, *dv;                                  // (T or 64 keys, D)
+  [[gnu::always_inline]] BackwardTiles(W* work, int64_t D, int64_t sums)
+      : queries(work, D),
+        douts(work, D),
+        keys(work, D),
+        values(work, D),
+        queries_t(tile::take<E>(work, tile::head_stride(D) * kQueries)),
+        douts_t(tile::take<E>(work, tile::head_stride(D) * kQueries)),
+        dq_t(tile::take<W>(work, tile::head_stride(D) * kQueries)),
+        scores(tile::take<W>(work, kKeys * kQueries)),
+        dweights(tile::take<W>(work, kKeys * kQueries)),
+        weights_i(reinterpret_cast<E*>(scores)),
+        dscores_i(reinterpret_cast<E*>(dweights)),
+        dscores_j(tile::kPaired<E> ? tile::take<E>(work, kKeys * kQueries / 2) : dscores_i),
+        lse(tile::take<W>(work, kQueries)),
+        delta(tile::take<W>(work, kQueries)),
+        dk(tile::take<W>(work, sums * tile::head_stride(D))),
+        dv(tile::take<W>(work, sums * tile::head_stride(D))) {}
 };
 
 template <class T> struct BackwardHead {
@@ -49,46 +53,54 @@ template <class T> struct BackwardHead {
 
 // The block of queries from i0 on: rows and columns of Q / sqrt(D) and dO, and their statistics. Lanes
 // without a query get zeros, so that their weights are finite; nothing of them is added to any sum.
-template <class T>
-[[gnu::always_inline]] inline void load_queries(const BackwardTiles<Wide<T>>& t, const BackwardHead<T>& head,
-                                                int64_t i0) {
+template <int kBytes, class T, class E>
+[[gnu::always_inline]] inline void load_queries(const BackwardTiles<Wide<T>, E>& t,
+                                                const BackwardHead<T>& head, int64_t i0) {
   using W = Wide<T>;
   const int64_t queries = std::min(kQueries, head.tokens - i0);
-  tile::load_rows(t.queries, head.q, i0, queries, kQueries, head.D,
-                  W(1 / std::sqrt(static_cast<double>(head.D))));
-  tile::load_rows(t.douts, head.dout, i0, queries, kQueries, head.D, W(1));
-  tile::transpose_rows(t.queries_t, t.queries, head.D);
-  tile::transpose_rows(t.douts_t, t.douts, head.D);
+  tile::load_rows(t.queries, head.q, i0, queries, kQueries, head.D);
+  tile::load_rows(t.douts, head.dout, i0, queries, kQueries, head.D);
+  tile::scale_queries(t.queries, head.D);
+  tile::pair_rows(t.queries, kQueries);
+  tile::pair_rows(t.douts, kQueries);
+  const int64_t stride = tile::factors<E>(t.queries.stride), steps = tile::factors<E>(head.D);
+  tile::transpose<kBytes>(t.queries_t, kQueries, t.queries.along_d, stride, kQueries, steps);
+  tile::transpose<kBytes>(t.douts_t, kQueries, t.douts.along_d, stride, kQueries, steps);
   for (int64_t i = 0; i < kQueries; ++i) {
     t.lse[i] = i < queries ? head.lse[i0 + i] : W(0);
     t.delta[i] = i < queries ? head.delta[i0 + i] : W(0);
-    t.scale[i] = W(1 / std::sqrt(static_cast<double>(head.D)));
   }
 }
 
-template <class T>
-[[gnu::always_inline]] inline void load_keys(const BackwardTiles<Wide<T>>& t, const BackwardHead<T>& head,
+template <class T, class E>
+[[gnu::always_inline]] inline void load_keys(const BackwardTiles<Wide<T>, E>& t, const BackwardHead<T>& head,
                                              int64_t key, int64_t keys) {
   const int64_t padded = tile::round_up(keys, tile::kMicroRows);
-  tile::load_rows(t.keys, head.k, key, keys, padded, head.D, Wide<T>(1));
-  tile::load_rows(t.values, head.v, key, keys, padded, head.D, Wide<T>(1));
+  tile::load_rows(t.keys, head.k, key, keys, padded, head.D);
+  tile::load_rows(t.values, head.v, key, keys, padded, head.D);
+  tile::pair_rows(t.keys, padded);
 }
 
-// p = exp(s - lse), ds = p (dp - delta), in place.
-template <int kBytes, class W>
-[[gnu::always_inline]] inline void weights_and_gradients(const BackwardTiles<W>& t, const Step& step,
-                                                         int64_t lanes) {
+// p = exp(s - lse), ds = p (dp - delta), in place; `scale` is left to multiply the scores by.
+template <int kBytes, class W, class E>
+[[gnu::always_inline]] inline void weights_and_gradients(const BackwardTiles<W, E>& t, const Step& step,
+                                                         int64_t lanes, W scale) {
   using V = typename tile::VectorOf<W, kBytes>::type;
   constexpr int64_t L = tile::kLanes<W, kBytes>;
   for (int64_t i = step.first_lane; i < lanes; i += L) {
     const V lse = *reinterpret_cast<const V*>(t.lse + i), delta = *reinterpret_cast<const V*>(t.delta + i);
-    for (int64_t j = 0; j < step.keys; ++j) {
-      V* weight = reinterpret_cast<V*>(t.weights + j * kQueries + i);
-      V* gradient = reinterpret_cast<V*>(t.dscores + j * kQueries + i);
-      V p = *weight - lse;
-      tile::exp_lanes<kBytes>(p);
-      *weight = p;
-      *gradient = p * (*gradient - delta);
+    for (int64_t j = 0; j < step.keys; j += tile::kDepth<E>) {
+      V p[tile::kDepth<E>], ds[tile::kDepth<E>];
+      for (int64_t x = 0; x < tile::kDepth<E>; ++x) {
+        p[x] = *reinterpret_cast<const V*>(t.scores + (j + x) * kQueries + i);
+        tile::scale_scores<E>(p[x], scale);
+        p[x] -= lse;
+        tile::exp_lanes<kBytes>(p[x]);
+        ds[x] = p[x] * (*reinterpret_cast<const V*>(t.dweights + (j + x) * kQueries + i) - delta);
+      }
+      tile::store_along_queries<kBytes>(t.weights_i, j, i, p);
+      tile::store_along_queries<kBytes>(t.dscores_i, j, i, ds);
+      if constexpr (tile::kPaired<E>) tile::store_along_keys<kBytes>(t.dscores_j, j, i, ds);
     }
   }
 }
@@ -100,49 +112,43 @@ struct Sides {
 
 // Adds what one tile, the loaded block of queries from i0 on and the loaded block of keys from `key` on,
 // gives to dk and dv (their rows of that block) and to dq^T.
-template <int kBytes, class W>
-[[gnu::always_inline]] inline void add_tile(const BackwardTiles<W>& t, W* dk, W* dv, int64_t i0, int64_t key,
-                                            int64_t tokens, int64_t D, Sides sides) {
+template <int kBytes, class W, class E>
+[[gnu::always_inline]] inline void add_tile(const BackwardTiles<W, E>& t, W* dk, W* dv, int64_t i0,
+                                            int64_t key, int64_t tokens, int64_t D, Sides sides) {
   constexpr int64_t L = tile::kLanes<W, kBytes>;
   const int64_t stride = tile::head_stride(D), columns = tile::round_up(D, L);
+  const int64_t row = tile::factors<E>(stride), d_steps = tile::factors<E>(D);
   const int64_t queries = std::min(kQueries, tokens - i0), lanes = tile::round_up(queries, L);
   const int64_t diagonal = visible_keys(i0, tokens, tokens) - 1;
   const int64_t keys = std::min(kKeys, visible_keys(i0 + queries - 1, tokens, tokens) - key);
   tile::for_each_step<L>(
       key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
-        const int64_t from = (step.key - key) * stride, n = step.first_lane;
-        tile::product<kBytes, Start::zero>(t.weights + n, kQueries, t.keys + from, stride, int64_t{1},
-                                           t.queries_t + n, kQueries, step.keys, D, lanes - n);
-        tile::product<kBytes, Start::zero>(t.dscores + n, kQueries, t.values + from, stride, int64_t{1},
-                                           t.douts_t + n, kQueries, step.keys, D, lanes - n);
-        if (step.masked) tile::mask(t.weights, step, diagonal, lanes);
-        weights_and_gradients<kBytes>(t, step, lanes);
+        const int64_t j = step.key - key, n = step.first_lane;
+        const int64_t i_steps = tile::factors<E>(queries - n), i_from = tile::factors<E>(n);
+        tile::product<kBytes, Start::zero>(t.scores + n, kQueries, t.keys.along_d + j * row, row, int64_t{1},
+                                           t.queries_t + n, kQueries, step.keys, d_steps, lanes - n);
+        tile::product<kBytes, Start::zero>(t.dweights + n, kQueries, t.values.along_d + j * row, row,
+                                           int64_t{1}, t.douts_t + n, kQueries, step.keys, d_steps,
+                                           lanes - n);
+        if (step.masked) tile::mask(t.scores, step, diagonal, lanes);
+        weights_and_gradients<kBytes>(t, step, lanes, tile::scale_left<E, W>(D));
         if (sides.keys) {
-          tile::product<kBytes, Start::add>(dv + from, stride, t.weights + n, kQueries, int64_t{1},
-                                            t.douts + n * stride, stride, step.keys, queries - n, columns);
-          tile::product<kBytes, Start::add>(dk + from, stride, t.dscores + n, kQueries, int64_t{1},
-                                            t.queries + n * stride, stride, step.keys, queries - n, columns);
+          tile::product<kBytes, Start::add>(dv + j * stride, stride, t.weights_i + i_from, kQueries,
+                                            int64_t{1}, t.douts.along_t + i_from * stride, stride, step.keys,
+                                            i_steps, columns);
+          tile::product<kBytes, Start::add>(dk + j * stride, stride, t.dscores_i + i_from, kQueries,
+                                            int64_t{1}, t.queries.along_t + i_from * stride, stride,
+                                            step.keys, i_steps, columns);
         }
         if (sides.queries)
-          tile::product<kBytes, Start::add>(t.dq_t + n, kQueries, t.keys + from, int64_t{1}, stride,
-                                            t.dscores + n, kQueries, tile::round_up(D, tile::kMicroRows),
-                                            step.keys, lanes - n);
+          tile::product<kBytes, Start::add>(
+              t.dq_t + n, kQueries, t.keys.along_t + j * row, int64_t{1}, stride, t.dscores_j + n, kQueries,
+              tile::round_up(D, tile::kMicroRows), tile::factors<E>(step.keys), lanes - n);
       });
 }
 
 template <class W> [[gnu::always_inline]] inline void clear(W* x, int64_t count) {
   for (int64_t i = 0; i < count; ++i) x[i] = 0;
-}
-
-template <class T>
-[[gnu::always_inline]] inline void store_rows(tile::HeadRows<T> head, int64_t begin, int64_t count,
-                                              const Wide<T>* rows, int64_t D) {
-  for (int64_t t = 0; t < count; ++t) {
-    T* to = head.row(begin + t);
-    const Wide<T>* from = rows + t * tile::head_stride(D);
-#pragma omp simd
-    for (int64_t d = 0; d < D; ++d) to[d] = T(from[d]);
-  }
 }
 
 // The arguments, by head.
@@ -155,7 +161,7 @@ template <class T> struct Gradients {
   int64_t tokens() const { return a.q.T; }
   int64_t D() const { return a.q.D; }
   int64_t group() const { return a.q.heads / a.k.heads; }
-  BackwardTiles<Wide<T>> tiles(int64_t sums) const {
+  template <class E> BackwardTiles<Wide<T>, E> tiles(int64_t sums) const {
     return {all_work + omp_get_thread_num() * work_length, D(), sums};
   }
   BackwardHead<T> head(int64_t b, int64_t h) const {
@@ -179,11 +185,14 @@ struct Item {
   Sides sides;
 };
 
-template <int kBytes, class T>
+template <class Vectors, class T>
 [[gnu::always_inline]] inline void run_item(const Gradients<T>& g, const Item& x) {
   const int64_t tokens = g.tokens(), D = g.D(), stride = tile::head_stride(D);
   const int64_t sums = tile::round_up(x.end_key - x.first_key, kKeys);
-  const BackwardTiles<Wide<T>> t = g.tiles(sums);
+  using W = Wide<T>;
+  using E = tile::Factor<T, Vectors>;
+  constexpr int kBytes = Vectors::value;
+  const BackwardTiles<W, E> t = g.template tiles<E>(sums);
   if (x.sides.keys) {
     clear(t.dk, sums * stride);
     clear(t.dv, sums * stride);
@@ -191,7 +200,7 @@ template <int kBytes, class T>
   for (int64_t h = x.first_head; h < x.end_head; ++h) {
     const BackwardHead<T> head = g.head(x.b, h);
     for (int64_t i0 = x.first_query; i0 < x.end_query; i0 += kQueries) {
-      load_queries(t, head, i0);
+      load_queries<kBytes>(t, head, i0);
       clear(t.dq_t, stride * kQueries);
       const int64_t queries = std::min(kQueries, tokens - i0);
       for (int64_t key = x.first_key; key < std::min(x.end_key, i0 + queries); key += kKeys) {
@@ -202,13 +211,18 @@ template <int kBytes, class T>
         const int64_t at = (key - x.first_key) * stride;
         add_tile<kBytes>(t, t.dk + at, t.dv + at, i0, key, tokens, D, x.sides);
       }
-      if (x.sides.queries)
-        tile::store_transposed(head_rows<T>(g.a.dq, x.b, h), i0, queries, t.dq_t, t.scale, D);
+      if (x.sides.queries) {
+        W* dq = reinterpret_cast<W*>(t.queries.along_d);  // whose turn is over
+        tile::transpose<kBytes>(dq, stride, t.dq_t, kQueries, stride, kQueries);
+        tile::store_rows(head_rows<T>(g.a.dq, x.b, h), i0, queries, dq, tile::score_scale<W>(D), D);
+      }
     }
   }
   if (x.sides.keys) {
-    store_rows(head_rows<T>(g.a.dk, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dk, D);
-    store_rows(head_rows<T>(g.a.dv, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dv, D);
+    tile::store_rows(head_rows<T>(g.a.dk, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dk,
+                     tile::scale_left<E, W>(D), D);
+    tile::store_rows(head_rows<T>(g.a.dv, x.b, x.key_head), x.first_key, x.end_key - x.first_key, t.dv, W(1),
+                     D);
   }
 }
 
@@ -235,9 +249,9 @@ template <class T> void backward(const AttentionBackward& args, const Wide<T>* d
   const Gradients<T> g{args, delta, work.as<Wide<T>>(), work.shape[1]};
   const int64_t B = args.q.B, K = args.k.heads, group = g.group(), tokens = g.tokens();
   const auto run = [&](Pass pass, int64_t items) {
-    parallel_for_each(items, [=](int64_t begin, int64_t end, auto bytes) {
+    parallel_for_each(items, [=]<tile::VectorsFor<T> Vectors>(int64_t begin, int64_t end, Vectors) {
       for (int64_t item = begin; item < end; ++item)
-        run_item<decltype(bytes)::value>(g, item_of(pass, item, B, K, group, tokens));
+        run_item<Vectors>(g, item_of(pass, item, B, K, group, tokens));
     });
   };
   if (!backward_is_split(B * K, omp_get_max_threads())) return run(Pass::whole, B * K);

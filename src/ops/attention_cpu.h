@@ -32,7 +32,7 @@ inline int64_t fused_work(int64_t D) {
 inline int64_t fused_backward_work(int64_t T, int64_t D, bool split) {
   const int64_t queries = tile::head_stride(D) * tile::kQueries, keys = tile::head_stride(D) * tile::kKeys;
   const int64_t sums = split ? tile::kKeys : tile::round_up(T, tile::kKeys);
-  return 5 * queries + 2 * keys + 2 * tile::kKeys * tile::kQueries + 3 * tile::kQueries +
+  return 5 * queries + 2 * keys + 5 * tile::kKeys * tile::kQueries / 2 + 2 * tile::kQueries +
          2 * sums * tile::head_stride(D);
 }
 

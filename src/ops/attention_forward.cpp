@@ -18,42 +18,55 @@ using tile::Step;
 // So few queries (decoding) would leave most lanes of a tile empty: they go row by row.
 constexpr int64_t kFewQueries = 4;
 
-template <class W> struct ForwardTiles {
-  W *queries_t, *sums_t, *rows, *keys, *values, *scores, *largest, *total, *correction;
-  [[gnu::always_inline]] ForwardTiles(W* work, int64_t D) {
-    const int64_t block = tile::head_stride(D) * kQueries;
-    queries_t = work;
-    sums_t = queries_t + block;
-    rows = sums_t + block;
-    keys = rows + block;
-    values = keys + block;
-    scores = values + block;
-    largest = scores + kKeys * kQueries;
-    total = largest + kQueries;
-    correction = total + kQueries;
-  }
+template <class W, class E> struct ForwardTiles {
+  tile::Rows<E> queries, keys, values;  // (64, D)
+  E* queries_t;                         // (D, 64)
+  W *sums_t, *scores;                   // (D, 64) and (64 keys, 64 queries)
+  E* weights;                           // in the place of the scores
+  W *largest, *total, *correction;      // (64 queries)
+  [[gnu::always_inline]] ForwardTiles(W* work, int64_t D)
+      : queries(work, D),
+        keys(work, D),
+        values(work, D),
+        queries_t(tile::take<E>(work, tile::head_stride(D) * kQueries)),
+        sums_t(tile::take<W>(work, tile::head_stride(D) * kQueries)),
+        scores(tile::take<W>(work, kKeys * kQueries)),
+        weights(reinterpret_cast<E*>(scores)),
+        largest(tile::take<W>(work, kQueries)),
+        total(tile::take<W>(work, kQueries)),
+        correction(tile::take<W>(work, kQueries)) {}
 };
 
 // Scores become weights relative to the new largest score; totals and the correction of earlier sums follow.
-template <int kBytes, class W>
-[[gnu::always_inline]] inline void online_softmax(const ForwardTiles<W>& t, const Step& step, int64_t lanes) {
+// `scale` is left to multiply the scores by. Totals are of the weights before they are rounded to factors:
+// rounded ones would be no better for the output and cost lse 1e-3.
+template <int kBytes, class W, class E>
+[[gnu::always_inline]] inline void online_softmax(const ForwardTiles<W, E>& t, const Step& step,
+                                                  int64_t lanes, W scale) {
   using V = typename tile::VectorOf<W, kBytes>::type;
   constexpr int64_t L = tile::kLanes<W, kBytes>;
   for (int64_t i = step.first_lane; i < lanes; i += L) {
     V *column = reinterpret_cast<V*>(t.scores + i), *largest = reinterpret_cast<V*>(t.largest + i);
-    V most = *largest;
-    for (int64_t j = 0; j < step.keys; ++j) {
+    V most = column[0];
+    for (int64_t j = 1; j < step.keys; ++j) {
       const V score = column[j * (kQueries / L)];
       most = score > most ? score : most;
     }
+    tile::scale_scores<E>(most, scale);
+    most = *largest > most ? *largest : most;
     V correction = *largest - most;
     tile::exp_lanes<kBytes>(correction);
     V total = *reinterpret_cast<V*>(t.total + i) * correction;
-    for (int64_t j = 0; j < step.keys; ++j) {
-      V weight = column[j * (kQueries / L)] - most;
-      tile::exp_lanes<kBytes>(weight);
-      total += weight;
-      column[j * (kQueries / L)] = weight;
+    for (int64_t j = 0; j < step.keys; j += tile::kDepth<E>) {
+      V weight[tile::kDepth<E>];
+      for (int64_t x = 0; x < tile::kDepth<E>; ++x) {
+        weight[x] = column[(j + x) * (kQueries / L)];
+        tile::scale_scores<E>(weight[x], scale);
+        weight[x] -= most;
+        tile::exp_lanes<kBytes>(weight[x]);
+        total += weight[x];
+      }
+      tile::store_along_keys<kBytes>(t.weights, j, i, weight);
     }
     *largest = most;
     *reinterpret_cast<V*>(t.correction + i) = correction;
@@ -68,16 +81,20 @@ template <class T> struct ForwardHead {
   int64_t T_q, T_k, D;
 };
 
-template <int kBytes, class T>
+template <class Vectors, class T>
 [[gnu::always_inline]] inline void forward_block(const ForwardHead<T>& head, int64_t i0, Wide<T>* work) {
   using W = Wide<T>;
-  const ForwardTiles<W> t(work, head.D);
-  const int64_t D = head.D, stride = tile::head_stride(D);
+  using E = tile::Factor<T, Vectors>;
+  constexpr int kBytes = Vectors::value;
+  const ForwardTiles<W, E> t(work, head.D);
+  const int64_t D = head.D, stride = tile::head_stride(D), row = tile::factors<E>(stride);
   const int64_t queries = std::min(kQueries, head.T_q - i0);
   const int64_t lanes = tile::round_up(queries, tile::kLanes<W, kBytes>);
-  tile::load_rows(t.rows, head.q, i0, queries, kQueries, D, W(1 / std::sqrt(static_cast<double>(D))));
-  tile::transpose_rows(t.queries_t, t.rows, D);
-  for (int64_t x = 0; x < tile::round_up(D, tile::kMicroRows) * kQueries; ++x) t.sums_t[x] = 0;
+  const W scale = tile::scale_left<E, W>(D);
+  tile::load_rows(t.queries, head.q, i0, queries, kQueries, D);
+  tile::scale_queries(t.queries, D);
+  tile::transpose<kBytes>(t.queries_t, kQueries, t.queries.along_d, row, kQueries, tile::factors<E>(D));
+  for (int64_t x = 0; x < stride * kQueries; ++x) t.sums_t[x] = 0;
   for (int64_t i = 0; i < kQueries; ++i) {
     t.largest[i] = -std::numeric_limits<W>::infinity();
     t.total[i] = 0;
@@ -86,34 +103,39 @@ template <int kBytes, class T>
   const int64_t end = visible_keys(i0 + queries - 1, head.T_q, head.T_k);
   for (int64_t key = 0; key < end; key += kKeys) {
     const int64_t keys = std::min(kKeys, end - key);
-    tile::load_rows(t.keys, head.k, key, keys, tile::round_up(keys, tile::kMicroRows), D, W(1));
-    tile::load_rows(t.values, head.v, key, keys, tile::round_up(keys, tile::kMicroRows), D, W(1));
+    const int64_t padded = tile::round_up(keys, tile::kMicroRows);
+    tile::load_rows(t.keys, head.k, key, keys, padded, D);
+    tile::load_rows(t.values, head.v, key, keys, padded, D);
+    tile::pair_rows(t.values, padded);
     const int64_t next = std::min(key + 2 * kKeys, end);
     tile::prefetch_rows(head.k, key + kKeys, next, D);
     tile::prefetch_rows(head.v, key + kKeys, next, D);
     tile::for_each_step<tile::kLanes<W, kBytes>>(
         key, keys, diagonal, [&](const Step& step) __attribute__((always_inline)) {
-          const int64_t from = (step.key - key) * stride, n = step.first_lane;
-          tile::product<kBytes, tile::Start::zero>(t.scores + n, kQueries, t.keys + from, stride, int64_t{1},
-                                                   t.queries_t + n, kQueries, step.keys, D, lanes - n);
+          const int64_t j = step.key - key, n = step.first_lane;
+          tile::product<kBytes, tile::Start::zero>(t.scores + n, kQueries, t.keys.along_d + j * row, row,
+                                                   int64_t{1}, t.queries_t + n, kQueries, step.keys,
+                                                   tile::factors<E>(D), lanes - n);
           if (step.masked) tile::mask(t.scores, step, diagonal, lanes);
-          online_softmax<kBytes>(t, step, lanes);
+          online_softmax<kBytes>(t, step, lanes, scale);
           tile::product<kBytes, tile::Start::scale>(
-              t.sums_t + n, kQueries, t.values + from, int64_t{1}, stride, t.scores + n, kQueries,
-              tile::round_up(D, tile::kMicroRows), step.keys, lanes - n, t.correction + n);
+              t.sums_t + n, kQueries, t.values.along_t + j * row, int64_t{1}, stride, t.weights + n, kQueries,
+              tile::round_up(D, tile::kMicroRows), tile::factors<E>(step.keys), lanes - n, t.correction + n);
         });
   }
   if (head.lse != nullptr)
     for (int64_t i = 0; i < queries; ++i) head.lse[i0 + i] = t.largest[i] + std::log(t.total[i]);
-  for (int64_t i = 0; i < queries; ++i) t.total[i] = 1 / t.total[i];
-  tile::store_transposed(head.out, i0, queries, t.sums_t, t.total, D);
+  W* sums = reinterpret_cast<W*>(t.queries.along_d);  // whose turn is over
+  tile::transpose<kBytes>(sums, stride, t.sums_t, kQueries, stride, kQueries);
+  for (int64_t i = 0; i < queries; ++i)
+    tile::store_rows(head.out, i0 + i, 1, sums + i * stride, 1 / t.total[i], D);
 }
 
 // One query against its keys, 64 at a time, straight from where they lie.
 template <class T>
 [[gnu::always_inline]] inline void forward_row(const ForwardHead<T>& head, int64_t i, Wide<T>* work) {
   using W = Wide<T>;
-  const ForwardTiles<W> t(work, head.D);
+  const ForwardTiles<W, W> t(work, head.D);
   W *query = t.queries_t, *sums = t.sums_t;
   const int64_t D = head.D;
   const T* q = head.q.row(i);
@@ -133,12 +155,12 @@ template <class T>
       t.scores[j] = score;
       most = score > most ? score : most;
     }
-    const W correction = simd::exp(largest - most);
+    const W correction = simd::exp_nonpositive(largest - most);
     largest = most;
     total *= correction;
 #pragma omp simd reduction(+ : total)
     for (int64_t j = 0; j < keys; ++j) {
-      const W weight = simd::exp(t.scores[j] - most);
+      const W weight = simd::exp_nonpositive(t.scores[j] - most);
       t.scores[j] = weight;
       total += weight;
     }
@@ -148,14 +170,14 @@ template <class T>
       const T *v0 = head.v.row(key + j), *v1 = head.v.row(key + j + 1), *v2 = head.v.row(key + j + 2);
       const T* v3 = head.v.row(key + j + 3);
       const W* p = t.scores + j;
-#pragma omp simd
+      KEEN_INDEPENDENT
       for (int64_t d = 0; d < D; ++d)
         sums[d] += (p[0] * W(v0[d]) + p[1] * W(v1[d])) + (p[2] * W(v2[d]) + p[3] * W(v3[d]));
     }
     for (; j < keys; ++j) {
       const T* v = head.v.row(key + j);
       const W p = t.scores[j];
-#pragma omp simd
+      KEEN_INDEPENDENT
       for (int64_t d = 0; d < D; ++d) sums[d] += p * W(v[d]);
     }
   }
@@ -174,8 +196,7 @@ template <class T> void forward(const Attention& args, Tensor work) {
   W *lse = args.lse ? args.lse.as<W>() : nullptr, *all_work = work.as<W>();
   // Sequence by sequence, so that its keys stay in the last cache; within one, the last blocks, which see
   // most keys, come first, so that the threads end together.
-  parallel_for_each(q.B * blocks * H, [=](int64_t begin, int64_t end, auto bytes) {
-    constexpr int kBytes = decltype(bytes)::value;
+  parallel_for_each(q.B * blocks * H, [=]<tile::VectorsFor<T> Vectors>(int64_t begin, int64_t end, Vectors) {
     W* mine = all_work + omp_get_thread_num() * work_length;
     for (int64_t item = begin; item < end; ++item) {
       const int64_t h = item % H, block = blocks - 1 - item / H % blocks, b = item / H / blocks;
@@ -190,7 +211,7 @@ template <class T> void forward(const Attention& args, Tensor work) {
       if (T_q <= kFewQueries)
         for (int64_t i = 0; i < T_q; ++i) forward_row(head, i, mine);
       else
-        forward_block<kBytes>(head, block * kQueries, mine);
+        forward_block<Vectors>(head, block * kQueries, mine);
     }
   });
 }

@@ -5,15 +5,24 @@
 // A tile holds its queries along the contiguous dimension, one query a vector lane ("transposed"): scores are
 // S^T[j][i]. Softmax statistics are then plain vectors, without sums across lanes, and keys and values enter
 // the products as scalars that are broadcast, so that they are copied but never transposed.
+//
+// The factors of products are numbers of the wide type or, for bf16 on processors that multiply two of them
+// at once (Bf16Pairs), pairs of neighbours along the dimension that a product sums over. What enters two
+// products then has two forms: pairs within rows, (t, d / 2), and pairs of rows, (t / 2, d).
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 #include "core/dtype.h"
 #include "core/parallel.h"
+#include "core/simd.h"
 
 namespace keen::ops::tile {
 
@@ -30,45 +39,74 @@ constexpr int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / un
 // D.
 constexpr int64_t head_stride(int64_t D) { return round_up(D, 16); }
 
-template <class W, int kBytes> struct VectorOf { typedef W type __attribute__((vector_size(kBytes))); };
-template <class W, int kBytes> constexpr int64_t kLanes = kBytes / static_cast<int64_t>(sizeof(W));
+// Two bf16, the first in the low half. Tiles of them are also written as bf16 and as vectors.
+struct [[gnu::may_alias]] Pair {
+  uint32_t bits;
+};
+template <class E> constexpr bool kPaired = std::is_same_v<E, Pair>;
+template <class E> constexpr int64_t kDepth = kPaired<E> ? 2 : 1;  // numbers in a factor
+template <class E> constexpr int64_t factors(int64_t numbers) {
+  return (numbers + kDepth<E> - 1) / kDepth<E>;
+}
 
-// x = exp(x) for every lane, where x <= 0, or above it by rounding errors. Relative error below 2e-7; 0 below
-// -87.33; NaN stays NaN. As simd::exp, but without the range above 0, for which half as many instructions do.
+// A pass over T is compiled for Bf16Pairs if T is bf16, and has pairs as factors there.
+template <class Vectors, class T>
+concept VectorsFor = !std::is_same_v<Vectors, Bf16Pairs> || std::is_same_v<T, bf16>;
+template <class T, class Vectors>
+using Factor = std::conditional_t<std::is_same_v<Vectors, Bf16Pairs>, Pair, Wide<T>>;
+
+template <class E, int kBytes> struct VectorOf { typedef E type __attribute__((vector_size(kBytes))); };
+template <int kBytes> struct VectorOf<Pair, kBytes> {
+  typedef int32_t type __attribute__((vector_size(kBytes), may_alias));
+};
+template <class E, int kBytes> constexpr int64_t kLanes = kBytes / static_cast<int64_t>(sizeof(E));
+
+// x = exp(x) for every lane, where x <= 0, or above it by rounding errors.
 template <int kBytes>
 [[gnu::always_inline]] inline void exp_lanes(typename VectorOf<float, kBytes>::type& x) {
-  using V = typename VectorOf<float, kBytes>::type;
-  using I = typename VectorOf<int32_t, kBytes>::type;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-  const I below = x < -87.33f;
-  const V clamped = below ? V{} - 87.33f : x;
-  const V shifted = clamped * 1.44269504f + kRound;
-  const V n = shifted - kRound;
-  const V r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const V mantissa = p * (r * r) + r + 1.0f;
-  const V power = (V)(((I)shifted << 23) + (127 << 23));
-  const V y = mantissa * power;
-  x = below ? V{} : y;
+  simd::exp_nonpositive<typename VectorOf<float, kBytes>::type, typename VectorOf<int32_t, kBytes>::type>(x);
 }
 template <int kBytes>
 [[gnu::always_inline]] inline void exp_lanes(typename VectorOf<double, kBytes>::type& x) {
   for (int64_t lane = 0; lane < kLanes<double, kBytes>; ++lane) x[lane] = std::exp(x[lane]);
 }
 
+// sum += factor * row in every lane.
+template <class V, class W> [[gnu::always_inline]] inline void add_product(V& sum, W factor, const V& row) {
+  sum += factor * row;
+}
+
+#ifdef __x86_64__
+// These are not always_inline: the templates that call them are first compiled for the baseline, where that
+// would be an error. run_avx512_bf16 flattens them into its body.
+using Floats16 = VectorOf<float, 64>::type;
+using Pairs16 = VectorOf<Pair, 64>::type;
+[[gnu::target("avx512bf16")]] inline void add_product(Floats16& sum, Pair factor, const Pairs16& row) {
+  const __m512i factors = _mm512_set1_epi32(static_cast<int>(factor.bits));
+  sum = (Floats16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)factors, (__m512bh)row);
+}
+// both = first, in the lower half, and second, rounded to bf16.
+[[gnu::target("avx512bf16")]] inline void round_both(Pairs16& both, const Floats16& first,
+                                                     const Floats16& second) {
+  both = (Pairs16)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+}
+// x *= factor, rounded at once and not fused with what is subtracted from it later.
+[[gnu::target("avx512bf16")]] inline void multiply(Floats16& x, float factor) {
+  x *= factor;
+  asm("" : "+v"(x));
+}
+#endif
+
 enum class Start : uint8_t { zero, add, scale };
 
 // One register block: c[m][n] = start + sum_k a[m * a_row + k * a_step] * b[k][n] for 4 rows m and kVectors
 // vectors of columns n. The start is 0, c, or c times scale[n].
-template <int kBytes, int kVectors, Start kStart, class W>
-[[gnu::always_inline]] inline void register_block(W* c, int64_t c_stride, const W* a, int64_t a_row,
-                                                  int64_t a_step, const W* b, int64_t b_stride, int64_t steps,
+template <int kBytes, int kVectors, Start kStart, class W, class E>
+[[gnu::always_inline]] inline void register_block(W* c, int64_t c_stride, const E* a, int64_t a_row,
+                                                  int64_t a_step, const E* b, int64_t b_stride, int64_t steps,
                                                   const W* scale) {
   using V = typename VectorOf<W, kBytes>::type;
+  using Row = typename VectorOf<E, kBytes>::type;
   constexpr int64_t L = kLanes<W, kBytes>;
   V sum[kMicroRows][kVectors];
   for (int64_t m = 0; m < kMicroRows; ++m)
@@ -82,11 +120,11 @@ template <int kBytes, int kVectors, Start kStart, class W>
         sum[m][v] = *at * *reinterpret_cast<const V*>(scale + v * L);
     }
   for (int64_t k = 0; k < steps; ++k) {
-    V row[kVectors];
-    for (int64_t v = 0; v < kVectors; ++v) row[v] = *reinterpret_cast<const V*>(b + k * b_stride + v * L);
+    Row row[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v) row[v] = *reinterpret_cast<const Row*>(b + k * b_stride + v * L);
     for (int64_t m = 0; m < kMicroRows; ++m) {
-      const W factor = a[m * a_row + k * a_step];
-      for (int64_t v = 0; v < kVectors; ++v) sum[m][v] += factor * row[v];
+      const E factor = a[m * a_row + k * a_step];
+      for (int64_t v = 0; v < kVectors; ++v) add_product(sum[m][v], factor, row[v]);
     }
   }
   for (int64_t m = 0; m < kMicroRows; ++m)
@@ -94,11 +132,11 @@ template <int kBytes, int kVectors, Start kStart, class W>
 }
 
 // The same for `rows` (a multiple of 4) and `columns` (a multiple of the lanes): panels of b that stay in the
-// first cache, over which the rows of a pass. Every element is one chain of fused multiply-adds in the order
-// of k, whatever the blocking.
-template <int kBytes, Start kStart, class W>
-[[gnu::always_inline]] inline void product(W* c, int64_t c_stride, const W* a, int64_t a_row, int64_t a_step,
-                                           const W* b, int64_t b_stride, int64_t rows, int64_t steps,
+// first cache, over which the rows of a pass. Every element is one chain of fused multiply-adds, or of sums
+// of pairs of products, in the order of k, whatever the blocking.
+template <int kBytes, Start kStart, class W, class E>
+[[gnu::always_inline]] inline void product(W* c, int64_t c_stride, const E* a, int64_t a_row, int64_t a_step,
+                                           const E* b, int64_t b_stride, int64_t rows, int64_t steps,
                                            int64_t columns, const W* scale = nullptr) {
   constexpr int64_t L = kLanes<W, kBytes>;
   // 16 sums in 32 registers, 8 in 16; float64 is for tests and compiles fewer variants.
@@ -127,23 +165,82 @@ template <class T> struct HeadRows {
   [[gnu::always_inline]] T* row(int64_t t) const { return data + t * stride; }
 };
 
-// tile[t][d] = factor * head[begin + t][d] for t < count, zero behind D and in rows [count, padded).
-template <class T, class W>
-[[gnu::always_inline]] inline void load_rows(W* tile, HeadRows<const T> head, int64_t begin, int64_t count,
-                                             int64_t padded, int64_t D, W factor) {
-  const int64_t stride = head_stride(D);
+// The next `count` elements of the scratch at `work`.
+template <class E, class W> [[gnu::always_inline]] inline E* take(W*& work, int64_t count) {
+  static_assert(sizeof(E) == sizeof(W));
+  work += count;
+  return reinterpret_cast<E*>(work - count);
+}
+
+// A block of rows of a head in both forms of factors. Plain numbers have one; of pairs each takes half the
+// room.
+template <class E> struct Rows {
+  int64_t stride;  // numbers in a row, zero behind D
+  E *along_d, *along_t;
+  template <class W>
+  [[gnu::always_inline]] Rows(W*& work, int64_t D)
+      : stride(head_stride(D)),
+        along_d(take<E>(work, stride * kKeys)),
+        along_t(along_d + (kPaired<E> ? stride * kKeys / 2 : 0)) {}
+};
+
+// along_d[t] = head[begin + t] for t < count, zero in rows [count, padded).
+template <class T, class E>
+[[gnu::always_inline]] inline void load_rows(const Rows<E>& tile, HeadRows<const T> head, int64_t begin,
+                                             int64_t count, int64_t padded, int64_t D) {
+  using Number = std::conditional_t<kPaired<E>, bf16, E>;
+  auto* numbers = reinterpret_cast<Number*>(tile.along_d);
   for (int64_t t = 0; t < count; ++t) {
     const T* from = head.row(begin + t);
-    W* to = tile + t * stride;
+    Number* to = numbers + t * tile.stride;
     int64_t d = 0;
     for (; d + 16 <= D; d += 16) {  // whole vectors: a loop over D would cost more than it moves
-#pragma omp simd
-      for (int64_t x = 0; x < 16; ++x) to[d + x] = factor * W(from[d + x]);
+      if constexpr (std::is_same_v<T, Number>)
+        __builtin_memcpy(to + d, from + d, 16 * sizeof(T));
+      else
+        KEEN_INDEPENDENT
+      for (int64_t x = 0; x < 16; ++x) to[d + x] = Number(from[d + x]);
     }
-    for (; d < D; ++d) to[d] = factor * W(from[d]);
-    for (; d < stride; ++d) to[d] = 0;
+    for (; d < D; ++d) to[d] = Number(from[d]);
+    for (; d < tile.stride; ++d) to[d] = Number(0);
   }
-  for (int64_t x = count * stride; x < padded * stride; ++x) tile[x] = 0;
+  for (int64_t x = count * tile.stride; x < padded * tile.stride; ++x) numbers[x] = Number(0);
+}
+
+// along_t from along_d, for an even count of rows.
+template <class E> [[gnu::always_inline]] inline void pair_rows(const Rows<E>& tile, int64_t count) {
+  if constexpr (kPaired<E>)
+    for (int64_t t = 0; t < count; t += 2) {
+      const bf16 *even = reinterpret_cast<const bf16*>(tile.along_d) + t * tile.stride,
+                 *odd = even + tile.stride;
+      E* to = tile.along_t + t / 2 * tile.stride;
+      for (int64_t d = 0; d < tile.stride; d += 16) {
+        KEEN_INDEPENDENT
+        for (int64_t x = d; x < d + 16; ++x) to[x].bits = even[x].bits | uint32_t{odd[x].bits} << 16;
+      }
+    }
+}
+
+// 1 / sqrt(D) multiplies the queries once they are loaded. Pairs would be rounded a second time and stay as
+// they are: scale_left multiplies what comes of them, the scores and the gradients of keys.
+template <class W> [[gnu::always_inline]] inline W score_scale(int64_t D) {
+  return W(1 / std::sqrt(static_cast<double>(D)));
+}
+template <class E> [[gnu::always_inline]] inline void scale_queries(const Rows<E>& tile, int64_t D) {
+  if constexpr (!kPaired<E>) {
+    const E scale = score_scale<E>(D);
+    for (int64_t x = 0; x < kQueries * tile.stride; ++x) tile.along_d[x] *= scale;
+  }
+}
+template <class E, class W> [[gnu::always_inline]] inline W scale_left(int64_t D) {
+  return kPaired<E> ? score_scale<W>(D) : W(1);
+}
+
+// A score times scale_left, the same number wherever it is computed: a product fused with the subtraction of
+// the largest score would leave up to half an ulp of that above 0.
+template <class E, class V, class W>
+[[gnu::always_inline]] inline void scale_scores(V& scores, [[maybe_unused]] W scale) {
+  if constexpr (kPaired<E>) multiply(scores, scale);
 }
 
 // Asks for rows that load_rows will read next: rows of packed heads lie pages apart, where no hardware
@@ -155,22 +252,46 @@ template <class T>
     for (int64_t d = 0; d < D; d += kLine) __builtin_prefetch(head.row(t) + d, 0, 3);
 }
 
-// transposed[d][t] = rows[t][d] for d < D and t < kQueries: all rows of the tile must be set.
-template <class W>
-[[gnu::always_inline]] inline void transpose_rows(W* transposed, const W* rows, int64_t D) {
-  const int64_t stride = head_stride(D);
-  for (int64_t t = 0; t < kQueries; t += 16)
-    for (int64_t d = 0; d < D; ++d)
-      for (int64_t x = t; x < t + 16; ++x) transposed[d * kQueries + x] = rows[x * stride + d];
+// Lanes from kFirst on, of the lanes of x and then y, in turn with those kApart behind them.
+template <int kFirst, int kApart, class V, int... k>
+[[gnu::always_inline]] inline void interleave(V& to, const V& x, const V& y,
+                                              std::integer_sequence<int, k...>) {
+  to = __builtin_shufflevector(x, y, (kFirst + k / 2 + k % 2 * kApart)...);
 }
 
-// head[begin + t][d] = factor[t] * transposed[d][t] for t < count.
+// to[c][r] = from[r][c] for r < rows and c < columns, each rounded up to the lanes.
+template <int kBytes, class E>
+[[gnu::always_inline]] inline void transpose(E* to, int64_t to_stride, const E* from, int64_t from_stride,
+                                             int64_t rows, int64_t columns) {
+  using Bits = std::conditional_t<sizeof(E) == 8, int64_t, int32_t>;
+  typedef Bits V __attribute__((vector_size(kBytes), aligned(sizeof(E)), may_alias));
+  constexpr int64_t L = kLanes<E, kBytes>;
+  constexpr std::make_integer_sequence<int, L> all{};
+  for (int64_t r = 0; r < rows; r += L)
+    for (int64_t c = 0; c < columns; c += L) {
+      V x[L], dealt[L];
+      for (int64_t i = 0; i < L; ++i) x[i] = *reinterpret_cast<const V*>(from + (r + i) * from_stride + c);
+      // Dealing both halves of the square in turn moves the first bit of an element's index behind its last.
+      for (int64_t round = 1; round < L; round *= 2) {
+        for (int64_t i = 0; i < L / 2; ++i) {
+          interleave<0, L>(dealt[2 * i], x[i], x[i + L / 2], all);
+          interleave<L / 2, L>(dealt[2 * i + 1], x[i], x[i + L / 2], all);
+        }
+        for (int64_t i = 0; i < L; ++i) x[i] = dealt[i];
+      }
+      for (int64_t i = 0; i < L; ++i) *reinterpret_cast<V*>(to + (c + i) * to_stride + r) = x[i];
+    }
+}
+
+// head[begin + t][d] = factor * rows[t][d] for t < count.
 template <class T, class W>
-[[gnu::always_inline]] inline void store_transposed(HeadRows<T> head, int64_t begin, int64_t count,
-                                                    const W* transposed, const W* factor, int64_t D) {
+[[gnu::always_inline]] inline void store_rows(HeadRows<T> head, int64_t begin, int64_t count, const W* rows,
+                                              W factor, int64_t D) {
   for (int64_t t = 0; t < count; ++t) {
     T* to = head.row(begin + t);
-    for (int64_t d = 0; d < D; ++d) to[d] = T(factor[t] * transposed[d * kQueries + t]);
+    const W* from = rows + t * head_stride(D);
+    KEEN_INDEPENDENT
+    for (int64_t d = 0; d < D; ++d) to[d] = T(factor * from[d]);
   }
 }
 
@@ -203,6 +324,38 @@ template <class W>
     const int64_t unseen = std::min(lanes, step.key + j - diagonal);
     for (int64_t i = step.first_lane; i < unseen; ++i)
       scores[j * kQueries + i] = -std::numeric_limits<W>::infinity();
+  }
+}
+
+// Writes kDepth rows of scores from j on, a vector of queries from i on, as factors along the keys,
+// (j / kDepth, i), or along the queries, (j, i / kDepth). The tile may be that of the scores: rows in order,
+// no factor comes to lie on scores that are still to be read.
+template <int kBytes, class E, class V>
+[[gnu::always_inline]] inline void store_along_keys(E* tile, int64_t j, int64_t i, const V (&x)[kDepth<E>]) {
+  using Row = typename VectorOf<E, kBytes>::type;
+  Row* to = reinterpret_cast<Row*>(tile + j / kDepth<E> * kQueries + i);
+  if constexpr (kPaired<E>) {
+    using Numbers = typename VectorOf<int16_t, kBytes>::type;
+    Row both;
+    round_both(both, x[0], x[1]);
+    Numbers pairs;
+    interleave<0, 16>(pairs, (Numbers)both, (Numbers)both, std::make_integer_sequence<int, 32>());
+    *to = (Row)pairs;
+  } else {
+    *to = x[0];
+  }
+}
+template <int kBytes, class E, class V>
+[[gnu::always_inline]] inline void store_along_queries(E* tile, int64_t j, int64_t i,
+                                                       const V (&x)[kDepth<E>]) {
+  E* to = tile + j * kQueries + i / kDepth<E>;
+  if constexpr (kPaired<E>) {
+    typename VectorOf<E, kBytes>::type both;
+    round_both(both, x[0], x[1]);
+    for (int64_t row = 0; row < 2; ++row)
+      __builtin_memcpy(to + row * kQueries, reinterpret_cast<const E*>(&both) + row * 8, kBytes / 2);
+  } else {
+    *reinterpret_cast<V*>(to) = x[0];
   }
 }
 

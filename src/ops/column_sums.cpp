@@ -18,7 +18,7 @@ template <> void add_column_sums_on<Device::cpu>(Context&, Tensor sums, ConstTen
     sum_rows<W>(partial, rows, [=](int64_t begin, int64_t end, W* __restrict sum) {
       for (int64_t i = begin; i < end; ++i) {
         const T* __restrict row = px + i * width;
-#pragma omp simd
+        KEEN_INDEPENDENT
         for (int64_t j = 0; j < width; ++j) sum[j] += W(row[j]);
       }
     });

@@ -65,10 +65,10 @@ template <class W> void add_partial_sums(Tensor gradient, Tensor partial, int64_
     // ones.
     for (int64_t chunk = 1; chunk < chunks; ++chunk) {
       const W* more = from + chunk * columns;
-#pragma omp simd
+      KEEN_INDEPENDENT
       for (int64_t i = begin; i < end; ++i) from[i] += more[i];
     }
-#pragma omp simd
+    KEEN_INDEPENDENT
     for (int64_t i = begin; i < end; ++i) to[i] += from[i];
   });
 }

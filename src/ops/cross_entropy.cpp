@@ -22,7 +22,7 @@ template <class W> double sum_of_exponentials(const W* x, int64_t count, W shift
     const int64_t end = std::min(begin + kBlock, count);
     W sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = begin; j < end; ++j) sum += simd::exp(x[j] - shift);
+    for (int64_t j = begin; j < end; ++j) sum += simd::exp_nonpositive(x[j] - shift);
     total += static_cast<double>(sum);
   }
   return total;
@@ -49,9 +49,9 @@ template <class W, class T> void cross_entropy_rows(const CrossEntropy& args, T*
       // dlogits is bf16.
       T* dx = dlogits + row * stride;
       const W factor = static_cast<W>(scale / sum);
-#pragma omp simd
-      for (int64_t j = 0; j < width; ++j) dx[j] = T(simd::exp(x[j] - top) * factor);
-      dx[target] = T(simd::exp(at_target) * factor - static_cast<W>(scale));
+      KEEN_INDEPENDENT
+      for (int64_t j = 0; j < width; ++j) dx[j] = T(simd::exp_nonpositive(x[j] - top) * factor);
+      dx[target] = T(simd::exp_nonpositive(at_target) * factor - static_cast<W>(scale));
       for (int64_t j = width; j < stride; ++j) dx[j] = T(W(0));
     }
   });

@@ -30,7 +30,7 @@ template <> void add_on<Device::cpu>(Context&, Tensor y, ConstTensor a, ConstTen
     T* py = y.as<T>();
     const T *pa = a.as<T>(), *pb = b.as<T>();
     parallel_for(y.count(), kGrain, [=](int64_t begin, int64_t end) {
-#pragma omp simd
+      KEEN_INDEPENDENT
       for (int64_t i = begin; i < end; ++i) py[i] = T(Wide<T>(pa[i]) + Wide<T>(pb[i]));
     });
   });
@@ -42,7 +42,7 @@ template <> void convert_on<Device::cpu>(Context&, Tensor y, ConstTensor x) {
       To* py = y.as<To>();
       const From* px = x.as<From>();
       parallel_for(y.count(), kGrain, [=](int64_t begin, int64_t end) {
-#pragma omp simd
+        KEEN_INDEPENDENT
         for (int64_t i = begin; i < end; ++i) py[i] = To(Wide<From>(px[i]));
       });
     });

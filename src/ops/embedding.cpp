@@ -65,7 +65,7 @@ template <> void embedding_on<Device::cpu>(Context&, const Embedding& args) {
           continue;
         }
         const T* __restrict position = positions + (first + row % length) * width;
-#pragma omp simd
+        KEEN_INDEPENDENT
         for (int64_t j = 0; j < width; ++j) out[j] = T(W(token[j]) + W(position[j]));
       }
     });
@@ -87,11 +87,11 @@ void embedding_backward_on<Device::cpu>(Context&, const EmbeddingBackward& args,
       for (int64_t row = 0; row < count; ++row) {
         const T* __restrict from = dy + row * width;
         W* __restrict token = dtokens + ids[row] * width;
-#pragma omp simd
+        KEEN_INDEPENDENT
         for (int64_t j = begin; j < end; ++j) token[j] += W(from[j]);
         if (dpositions == nullptr) continue;
         W* __restrict position = dpositions + row % length * width;
-#pragma omp simd
+        KEEN_INDEPENDENT
         for (int64_t j = begin; j < end; ++j) position[j] += W(from[j]);
       }
     });

@@ -41,8 +41,8 @@ template <> void gelu_on<Device::cpu>(Context&, Tensor y, ConstTensor x) {
     T* py = y.as<T>();
     const T* px = x.as<T>();
     for_blocks(x.count(), [=](int64_t begin, int64_t end) {
-#pragma omp simd
-      for (int64_t i = begin; i < end; ++i) py[i] = T(W(px[i]) * simd::sigmoid(gate_input(W(px[i]))));
+      KEEN_INDEPENDENT
+      for (int64_t i = begin; i < end; ++i) py[i] = T(W(px[i]) * simd::sigmoid(gate_input(W(px[i]))).value);
     });
   });
 }
@@ -53,15 +53,12 @@ template <> void gelu_backward_on<Device::cpu>(Context&, Tensor dx, ConstTensor 
     T* pdx = dx.as<T>();
     const T *pdy = dy.as<T>(), *px = x.as<T>();
     for_blocks(x.count(), [=](int64_t begin, int64_t end) {
-#pragma omp simd
+      KEEN_INDEPENDENT
       for (int64_t i = begin; i < end; ++i) {
-        // gate (1 - gate) = e / (1 + e)^2 with e = exp(-|z|): 1 - gate would cancel, and the slope magnifies
-        // that.
-        const W v = W(px[i]), z = gate_input(v);
-        const W e = simd::exp(z < W(0) ? z : -z), r = W(1) / (W(1) + e);
-        const W gate = z < W(0) ? e * r : r;
+        const W v = W(px[i]);
+        const simd::Sigmoid<W> gate = simd::sigmoid(gate_input(v));
         const W slope = W(2 * kSqrtTwoOverPi) * (W(1) + W(3 * kCubic) * v * v);
-        pdx[i] = T(W(pdy[i]) * (gate + v * (e * r * r) * slope));
+        pdx[i] = T(W(pdy[i]) * (gate.value + v * gate.value * gate.complement * slope));
       }
     });
   });

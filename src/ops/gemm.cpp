@@ -61,7 +61,7 @@ void multiply_rows(const Gemm& g, int64_t begin, int64_t end) {
           for (int64_t i = 0; i < rows; ++i) {
             const double x = a[(i0 + i) * a_row + l * a_column];
             const double* y = b + l * n + j0;
-#pragma omp simd
+            KEEN_INDEPENDENT
             for (int64_t j = 0; j < columns; ++j) sums[i][j] += x * y[j];
           }
         }

@@ -26,10 +26,10 @@ Moments<Wide<T>> layernorm_row(T* y, const T* x, const Wide<T>* w, const Wide<T>
   for (int64_t c = 0; c < C; ++c) squares += (W(x[c]) - mean) * (W(x[c]) - mean);
   const W rstd = W(1) / std::sqrt(squares / W(C) + eps);
   if (bias != nullptr) {
-#pragma omp simd
+    KEEN_INDEPENDENT
     for (int64_t c = 0; c < C; ++c) y[c] = T((W(x[c]) - mean) * rstd * w[c] + bias[c]);
   } else {
-#pragma omp simd
+    KEEN_INDEPENDENT
     for (int64_t c = 0; c < C; ++c) y[c] = T((W(x[c]) - mean) * rstd * w[c]);
   }
   return {mean, rstd};
@@ -50,19 +50,19 @@ void layernorm_row_backward(T* dx, Wide<T>* dw, Wide<T>* dbias, const T* dy, con
     dw[c] += g * z;
   }
   if (dbias != nullptr) {
-#pragma omp simd
+    KEEN_INDEPENDENT
     for (int64_t c = 0; c < C; ++c) dbias[c] += W(dy[c]);
   }
   const W mean_g = sum / W(C), mean_gz = along / W(C);
   if (past != nullptr) {
-#pragma omp simd
+    KEEN_INDEPENDENT
     for (int64_t c = 0; c < C; ++c) {
       const W z = (W(x[c]) - at.mean) * at.rstd;
       dx[c] = T(W(past[c]) + at.rstd * (W(dy[c]) * w[c] - mean_g - z * mean_gz));
     }
     return;
   }
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t c = 0; c < C; ++c) {
     const W z = (W(x[c]) - at.mean) * at.rstd;
     dx[c] = T(at.rstd * (W(dy[c]) * w[c] - mean_g - z * mean_gz));

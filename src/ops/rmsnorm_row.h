@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/dtype.h"
+#include "core/parallel.h"
 
 namespace keen::ops {
 
@@ -14,7 +15,7 @@ template <class T> Wide<T> rmsnorm_row(T* y, const T* x, const Wide<T>* w, int64
 #pragma omp simd reduction(+ : sum)
   for (int64_t c = 0; c < width; ++c) sum += W(x[c]) * W(x[c]);
   const W rstd = W(1) / std::sqrt(sum / W(width) + eps);
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t c = 0; c < width; ++c) y[c] = T(W(x[c]) * rstd * w[c]);
   return rstd;
 }
@@ -34,11 +35,11 @@ void rmsnorm_row_backward(T* dx, Wide<T>* dw, const T* dy, const T* x, const Wid
   }
   const W along_x = sum * rstd * rstd / W(width);
   if (past != nullptr) {
-#pragma omp simd
+    KEEN_INDEPENDENT
     for (int64_t c = 0; c < width; ++c) dx[c] = T(W(past[c]) + rstd * (W(dy[c]) * w[c] - W(x[c]) * along_x));
     return;
   }
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t c = 0; c < width; ++c) dx[c] = T(rstd * (W(dy[c]) * w[c] - W(x[c]) * along_x));
 }
 

@@ -20,39 +20,46 @@ Pairs pairs_of(const HeadLayout& layout, const ConstTensor& rotation) {
   return {layout.D, rotation ? rotation.shape[1] : 0};
 }
 
-// y = scale * RoPE(x) for one head, or scale * RoPE^T(x) with direction -1; `turn` holds cos and sin of each
-// rotating pair. y may be x.
-template <class T>
-void rotate_head(T* y, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale, Wide<T> direction) {
+// y = scale * RoPE(x) for one head; `turn` holds cos and sin of each rotating pair. y may be x.
+template <class T> void rotate_head(T* y, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale) {
   using W = Wide<T>;
   const int64_t half = pairs.half();
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t i = 0; i < pairs.R; ++i) {
-    const W a = W(x[i]), b = W(x[i + half]), cosine = turn[2 * i], sine = direction * turn[2 * i + 1];
+    const W a = W(x[i]), b = W(x[i + half]), cosine = turn[2 * i], sine = turn[2 * i + 1];
     y[i] = T(scale * (a * cosine - b * sine));
     y[i + half] = T(scale * (a * sine + b * cosine));
   }
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t i = pairs.R; i < half; ++i) y[i] = T(scale * W(x[i]));
-#pragma omp simd
+  KEEN_INDEPENDENT
   for (int64_t i = half + pairs.R; i < pairs.D; ++i) y[i] = T(scale * W(x[i]));
 }
 
-// <g, x> for one head, g = RoPE^T d not rounded: what ds and db sum up. Apart from rotate_head, so that the
-// rotation rounds alike whether s is learned or not.
-template <class T> Wide<T> product_with_gradient(const T* d, const T* x, const Wide<T>* turn, Pairs pairs) {
+// d = scale * g with g = RoPE^T d, for one head. With kProduct returns <g, x>, of g not rounded: what ds and
+// db sum up; else 0, and x is not read. Both round d alike.
+template <bool kProduct, class T>
+Wide<T> rotate_head_back(T* d, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale) {
   using W = Wide<T>;
   const int64_t half = pairs.half();
   W product = 0;
 #pragma omp simd reduction(+ : product)
   for (int64_t i = 0; i < pairs.R; ++i) {
     const W a = W(d[i]), b = W(d[i + half]), cosine = turn[2 * i], sine = turn[2 * i + 1];
-    product += (a * cosine + b * sine) * W(x[i]) + (b * cosine - a * sine) * W(x[i + half]);
+    const W first = a * cosine + b * sine, second = b * cosine - a * sine;
+    if constexpr (kProduct) product += first * W(x[i]) + second * W(x[i + half]);
+    d[i] = T(scale * first);
+    d[i + half] = T(scale * second);
   }
+  const auto rest = [&](int64_t begin, int64_t end) {
 #pragma omp simd reduction(+ : product)
-  for (int64_t i = pairs.R; i < half; ++i) product += W(d[i]) * W(x[i]);
-#pragma omp simd reduction(+ : product)
-  for (int64_t i = half + pairs.R; i < pairs.D; ++i) product += W(d[i]) * W(x[i]);
+    for (int64_t i = begin; i < end; ++i) {
+      if constexpr (kProduct) product += W(d[i]) * W(x[i]);
+      d[i] = T(scale * W(d[i]));
+    }
+  };
+  rest(pairs.R, half);
+  rest(half + pairs.R, pairs.D);
   return product;
 }
 
@@ -139,9 +146,9 @@ template <> void rotate_and_scale_on<Device::cpu>(Context&, const RotateAndScale
         const E* from = x + row * stride;
         int64_t h = 0;
         for (; h < layout.H; ++h)
-          rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, scale(h, ln), W(1));
+          rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, scale(h, ln));
         for (; h < layout.H + layout.K; ++h)
-          rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, W(1), W(1));
+          rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, W(1));
       }
     });
   });
@@ -167,15 +174,18 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
         const W ln = log_n == nullptr ? W(0) : log_n[n - 1];
         E* d = dqkv + row * d_stride;
         const E* raw = x + row * stride;
-        for (int64_t h = 0; learned && h < layout.H; ++h) {
-          const W product = product_with_gradient<E>(d + h * pairs.D, raw + h * pairs.D, turn, pairs);
+        for (int64_t h = 0; h < layout.H; ++h) {
+          E* head = d + h * pairs.D;
+          if (!learned) {
+            rotate_head_back<false, E>(head, nullptr, turn, pairs, scale(h, ln));
+            continue;
+          }
+          const W product = rotate_head_back<true>(head, raw + h * pairs.D, turn, pairs, scale(h, ln));
           sums[h] += ln * product;
           sums[layout.H + h] += product;
         }
-        for (int64_t h = 0; h < layout.H + layout.K; ++h) {
-          E* head = d + h * pairs.D;
-          rotate_head<E>(head, head, turn, pairs, h < layout.H ? scale(h, ln) : W(1), W(-1));
-        }
+        for (int64_t h = layout.H; h < layout.H + layout.K; ++h)
+          rotate_head_back<false, E>(d + h * pairs.D, nullptr, turn, pairs, W(1));
       }
     });
     if (args.ds) add_partial_sums<W>(args.ds, partial, 0);

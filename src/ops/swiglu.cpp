@@ -37,10 +37,10 @@ template <> void swiglu_on<Device::cpu>(Context&, Tensor y, ConstTensor gate_up)
       for (int64_t row = begin; row < end; ++row) {
         T* out = py + row * F;
         const T *gate = pgate_up + row * 2 * F, *up = gate + F;
-#pragma omp simd
+        KEEN_INDEPENDENT
         for (int64_t f = 0; f < F; ++f) {
           const W g = W(gate[f]);
-          out[f] = T(g * simd::sigmoid(g) * W(up[f]));
+          out[f] = T(g * simd::sigmoid(g).value * W(up[f]));
         }
       }
     });
@@ -58,12 +58,12 @@ void swiglu_backward_on<Device::cpu>(Context&, Tensor dgate_up, ConstTensor dy, 
       for (int64_t row = begin; row < end; ++row) {
         const T *gate = pgate_up + row * 2 * F, *up = gate + F, *d = pdy + row * F;
         T *dgate = pdgate_up + row * 2 * F, *dup = dgate + F;
-#pragma omp simd
+        KEEN_INDEPENDENT
         for (int64_t f = 0; f < F; ++f) {
           const W g = W(gate[f]), u = W(up[f]), grad = W(d[f]);
-          const W sigma = simd::sigmoid(g);
-          dgate[f] = T(grad * u * sigma * (W(1) + g * (W(1) - sigma)));
-          dup[f] = T(grad * g * sigma);
+          const simd::Sigmoid<W> sigma = simd::sigmoid(g);
+          dgate[f] = T(grad * u * sigma.value * (W(1) + g * sigma.complement));
+          dup[f] = T(grad * g * sigma.value);
         }
       }
     });

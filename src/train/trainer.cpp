@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <chrono>
 #include <cmath>
 #include <numeric>
 
@@ -134,7 +135,9 @@ StepResult Trainer::step() {
   for (int64_t micro = 0; micro < accumulation_; ++micro) {
     if (comm_.size() == 1 && stop_signal() != 0) return {.outcome = StepResult::Outcome::interrupted};
     phase("data");
+    const auto waits = std::chrono::steady_clock::now();
     tokens_.next(ctx_, first_of(micro), read);
+    result.data_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - waits).count();
     if (comm_.size() > 1 && micro + 1 == accumulation_)
       micro_step(reduce);
     else

@@ -36,6 +36,7 @@ struct StepResult {
   double loss = 0;       // mean over the tokens of the global batch, nats
   double grad_norm = 0;  // global, before clipping
   double lr = 0;
+  double data_s = 0;        // that the step waited for its token ids
   std::string first_bad{};  // first parameter whose gradient is not finite; empty when only the loss is not
 };
 

@@ -58,6 +58,10 @@ void shapes(benchmark::internal::Benchmark* bench) {
                                   {512, 2048}})
       bench->Args({rows, in, out});
   bench->Args({256, 768, 50257});
+  // The quickstart's model.
+  for (const auto& [in, out] :
+       {std::pair<int64_t, int64_t>{128, 384}, {128, 128}, {128, 768}, {384, 128}, {128, 2048}})
+    bench->Args({4096, in, out});
 }
 
 BENCHMARK_CAPTURE(products, forward_fp32, Pass::forward, DType::f32)->Apply(shapes);

@@ -1,14 +1,19 @@
 // Whole training steps: tokens a second, and the share of the machine's own GEMM rate that they reach (6 n +
-// 6 L C T FLOPs a token). Four shapes on the CPU, softmax and SSMax, fp32 and bf16; larger ones, named
+// 6 L C T FLOPs a token). Five shapes on the CPU, softmax and SSMax, fp32 and bf16; larger ones, named
 // cuda/..., where there is a CUDA device. Random tokens, so no data is needed.
 //
+//   keen_train_step_bench --benchmark_min_time=4
 //   keen_train_step_bench --benchmark_filter=124m.*bf16 --benchmark_repetitions=3
+//   keen_train_step_bench --benchmark_filter=ssmax_cost --benchmark_min_time=20
 //   keen_train_step_bench --benchmark_filter=^cuda/1558m
 #include <benchmark/benchmark.h>
 #include <sys/resource.h>
 
-#include <filesystem>
+#include <algorithm>
+#include <chrono>
 
+#include "bench/scratch_directory.h"
+#include "bench/shapes.h"
 #include "core/cuda.h"
 #include "core/philox.h"
 #include "data/shard.h"
@@ -18,44 +23,6 @@
 namespace keen {
 namespace {
 
-struct BenchShape {
-  const char* name;
-  const char* model;  // the "model" object without its attention
-  int64_t vocab_size, B, T;
-};
-
-// scripts/bench_pytorch.py times the same shapes.
-const BenchShape kShapes[] = {
-    {"quickstart", R"("layers": 4, "width": 128, "heads": 4, "mlp_width": 384)", 2048, 16, 256},
-    {"6x384", R"("layers": 6, "width": 384, "heads": 6, "mlp_width": 1536, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)",
-     8192, 8, 256},
-    {"124m_b4_t64",
-     R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)",
-     50257, 4, 64},
-    {"124m_b1_t1024", R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm",
-      "mlp": "gelu", "position": "learned", "bias": true, "tie_embeddings": true)",
-     50257, 1, 1024},
-};
-
-constexpr const char* kGpt2Small =
-    R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)";
-constexpr const char* kGpt2Large =
-    R"("layers": 48, "width": 1600, "heads": 25, "mlp_width": 6400, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)";
-// The SSMax paper's model, with heads of 64 and of 128.
-constexpr const char* kRope64 = R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 2048)";
-constexpr const char* kRope128 = R"("layers": 12, "width": 768, "heads": 6, "mlp_width": 2048)";
-
-// What says most comes first: there may be no time for all.
-const BenchShape kCudaShapes[] = {
-    {"124m_b64_t1024", kGpt2Small, 50257, 64, 1024},        {"1558m_b16_t1024", kGpt2Large, 50257, 16, 1024},
-    {"rope162m_b64_t1024", kRope64, 50257, 64, 1024},       {"124m_b128_t1024", kGpt2Small, 50257, 128, 1024},
-    {"1558m_b32_t1024", kGpt2Large, 50257, 32, 1024},       {"124m_b32_t1024", kGpt2Small, 50257, 32, 1024},
-    {"rope162m_d128_b64_t1024", kRope128, 50257, 64, 1024}, {"1558m_b8_t1024", kGpt2Large, 50257, 8, 1024}};
-
 // What is measured of a shape: values of config keys.
 struct Choice {
   const char *device, *precision, *attention;
@@ -64,27 +31,23 @@ struct Choice {
   bool time_gemms = true;  // on CUDA
 };
 
-// A dataset of uniformly random tokens, written for this process and removed with it.
+// A dataset of uniformly random tokens.
 class RandomData {
  public:
   explicit RandomData(int64_t vocab_size) {
-    std::string name = (std::filesystem::temp_directory_path() / "keen-bench-XXXXXX").string();
-    check(mkdtemp(name.data()) != nullptr, "bench: a temporary directory");
-    directory_ = name;
     std::vector<int32_t> ids(1 << 18);
     const Philox random(1);
     for (size_t i = 0; i < ids.size(); ++i)
       ids[i] = static_cast<int32_t>(random.uniform(i) * static_cast<double>(vocab_size));
-    ShardWriter writer(directory_, "train", "train", TokenWidth::narrow, 1 << 20);
+    ShardWriter writer(directory_.path(), "train", "train", TokenWidth::narrow, 1 << 20);
     writer.write(ids);
     writer.finish();
     writer.publish("train");
   }
-  ~RandomData() { std::filesystem::remove_all(directory_); }
-  std::string pattern() const { return (directory_ / "train_*.bin").string(); }
+  std::string pattern() const { return (directory_.path() / "train_*.bin").string(); }
 
  private:
-  std::filesystem::path directory_;
+  ScratchDirectory directory_;
 };
 
 double peak_memory_bytes() {
@@ -93,21 +56,39 @@ double peak_memory_bytes() {
   return static_cast<double>(usage.ru_maxrss) * 1024;
 }
 
-void train_step(benchmark::State& state, const BenchShape& shape, const Choice& choice) {
-  const RandomData data(shape.vocab_size);
+RunConfig config_of(const BenchShape& shape, const Choice& choice, const std::string& data) {
   const std::string text = fmt::format(
       R"({{"device": "{}", "precision": "{}", "attention_path": "{}", "deterministic": {},
           "time_gemms": {}, "model": {{"vocab_size": {}, "context": {}, {}, "attention": "{}"}},
           "data": {{"train": "{}"}}, "batch": {{"sequences": {}, "micro_sequences": {}}},
           "checkpoint": {{"every": 0}}}})",
       choice.device, choice.precision, choice.path, choice.deterministic, choice.time_gemms, shape.vocab_size,
-      shape.T, shape.model, choice.attention, data.pattern(), shape.B, shape.B);
-  const RunConfig config = parse_run_config(text, "bench");
-  const Dataset train(config.data.train, config.model.vocab_size);
-  const std::unique_ptr<Communicator> comm = make_one_rank();
-  Trainer trainer(config, train, nullptr, *comm);
-  for (int i = 0; i < 3; ++i) trainer.step();  // libraries compile and choose kernels
-  for (auto _ : state) benchmark::DoNotOptimize(trainer.step().loss);
+      shape.T, shape.model, choice.attention, data, shape.B, shape.B);
+  return parse_run_config(text, "bench");
+}
+
+// A run that can take steps, past the first ones, in which libraries compile and choose kernels.
+struct BenchRun {
+  RandomData data;
+  RunConfig config;
+  Dataset train;
+  std::unique_ptr<Communicator> comm = make_one_rank();
+  Trainer trainer;
+
+  BenchRun(const BenchShape& shape, const Choice& choice)
+      : data(shape.vocab_size),
+        config(config_of(shape, choice, data.pattern())),
+        train(config.data.train, config.model.vocab_size),
+        trainer(config, train, nullptr, *comm) {
+    for (int i = 0; i < 3; ++i) trainer.step();
+  }
+};
+
+void train_step(benchmark::State& state, const BenchShape& shape, const Choice& choice) {
+  BenchRun run(shape, choice);
+  Trainer& trainer = run.trainer;
+  double data_s = 0;
+  for (auto _ : state) data_s += trainer.step().data_s;
 
   const auto tokens = static_cast<double>(trainer.tokens_per_step());
   const double gemm_rate = measure_gemm_flops_per_s(trainer.device(), trainer.gpt.dtype);
@@ -115,6 +96,7 @@ void train_step(benchmark::State& state, const BenchShape& shape, const Choice& 
   state.counters["tokens/s"] = benchmark::Counter(tokens, benchmark::Counter::kIsIterationInvariantRate);
   state.counters["of_gemm_rate"] =
       benchmark::Counter(tokens * flops_per_token / gemm_rate, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["data_ms"] = benchmark::Counter(1e3 * data_s, benchmark::Counter::kAvgIterations);
   state.counters["flops_per_token"] = flops_per_token;
   state.counters["gemm_gflops"] = gemm_rate / 1e9;
   if (trainer.device() == Device::cpu)
@@ -122,12 +104,36 @@ void train_step(benchmark::State& state, const BenchShape& shape, const Choice& 
         peak_memory_bytes() / (1 << 20);  // of the process so far: run one benchmark alone
 }
 
-benchmark::internal::Benchmark* add(const std::string& name, const BenchShape& shape, const Choice& choice) {
-  const auto run = [&shape, choice](benchmark::State& state) {
+// What SSMax costs over softmax: steps of both in turn, so that a slow moment of the machine meets both. The
+// counters are medians; `cost_percent` is the median over the pairs.
+void ssmax_cost(benchmark::State& state, const BenchShape& shape, const char* precision) {
+  BenchRun softmax(shape, {"cpu", precision, "softmax"}), ssmax(shape, {"cpu", precision, "ssmax"});
+  const auto step_ms = [](Trainer& trainer) {
+    const auto start = std::chrono::steady_clock::now();
+    trainer.step();
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  };
+  std::vector<double> softmax_ms, ssmax_ms, cost_percent;
+  for (auto _ : state) {
+    softmax_ms.push_back(step_ms(softmax.trainer));
+    ssmax_ms.push_back(step_ms(ssmax.trainer));
+    cost_percent.push_back(100 * (ssmax_ms.back() / softmax_ms.back() - 1));
+  }
+  const auto median = [](std::vector<double> values) {
+    std::nth_element(values.begin(), values.begin() + std::ssize(values) / 2, values.end());
+    return values[values.size() / 2];
+  };
+  state.counters["softmax_ms"] = median(softmax_ms);
+  state.counters["ssmax_ms"] = median(ssmax_ms);
+  state.counters["cost_percent"] = median(cost_percent);
+}
+
+// Adds a benchmark. What does not fit into the device is part of the answer; the others go on.
+template <class F> benchmark::internal::Benchmark* add(const std::string& name, const F& body) {
+  const auto run = [body](benchmark::State& state) {
     try {
-      train_step(state, shape, choice);
+      body(state);
     } catch (const Error& error) {
-      // What does not fit into the device is part of the answer; the others go on.
       if (error.exit != Exit::device) throw;
       state.SkipWithError(error.what());
     }
@@ -136,18 +142,24 @@ benchmark::internal::Benchmark* add(const std::string& name, const BenchShape& s
 }
 
 void add_cpu_steps() {
-  for (const BenchShape& shape : kShapes)
+  for (const BenchShape& shape : kCpuShapes)
     for (const char* precision : {"fp32", "bf16"})
       for (const char* attention : {"softmax", "ssmax"})
-        add(fmt::format("{}/{}/{}", shape.name, precision, attention), shape, {"cpu", precision, attention})
-            ->MinTime(shape.vocab_size > 10000 ? 6 : 2);
+        add(fmt::format("{}/{}/{}", shape.name, precision, attention),
+            [&shape, choice = Choice{"cpu", precision, attention}](benchmark::State& state) {
+              train_step(state, shape, choice);
+            });
+  for (const BenchShape& shape : kCpuShapes)
+    for (const char* precision : {"fp32", "bf16"})
+      add(fmt::format("ssmax_cost/{}/{}", shape.name, precision),
+          [&shape, precision](benchmark::State& state) { ssmax_cost(state, shape, precision); });
 }
 
 void add_cuda_steps() {
   const auto add_choice = [](const BenchShape& shape, const Choice& choice) {
     add(fmt::format("cuda/{}/{}/{}/{}{}{}", shape.name, choice.precision, choice.attention, choice.path,
                     choice.deterministic ? "/deterministic" : "", choice.time_gemms ? "" : "/untimed_gemms"),
-        shape, choice)
+        [&shape, choice](benchmark::State& state) { train_step(state, shape, choice); })
         ->Iterations(std::string_view(shape.model) == kGpt2Large ? 10 : 30);
   };
   for (const BenchShape& shape : kCudaShapes)

@@ -27,9 +27,9 @@ std::string text(const Sizes& s, DType dtype, AttentionPath path) {
 }
 
 const Sizes kSizes[] = {
-    {1, 1, 1, 1, 2},    {2, 2, 6, 3, 6},    {1, 63, 6, 6, 32},   {3, 64, 6, 2, 64},
-    {1, 65, 6, 1, 96},  {2, 129, 6, 3, 6},  {1, 200, 2, 1, 128}, {2, 200, 6, 2, 2},
-    {1, 130, 2, 2, 80}, {1, 257, 2, 1, 48}, {3, 17, 6, 6, 10},
+    {1, 1, 1, 1, 2},   {2, 2, 6, 3, 6},     {1, 63, 6, 6, 32},  {3, 64, 6, 2, 64},  {1, 65, 6, 1, 96},
+    {2, 129, 6, 3, 6}, {1, 200, 2, 1, 128}, {2, 200, 6, 2, 2},  {1, 130, 2, 2, 80}, {1, 257, 2, 1, 48},
+    {3, 17, 6, 6, 10}, {2, 81, 4, 1, 24},   {1, 199, 4, 2, 16}, {1, 97, 2, 2, 7},
 };
 
 // The largest relative error of outputs and gradients.
@@ -209,17 +209,36 @@ TEST(Attention, LargeScoresStayFinite) {
       }
 }
 
-TEST(Attention, NaNReachesTheRowsThatSeeIt) {
-  for (const AttentionPath path : kPaths) {
-    Problem p({1, 130, 2, 2, 32}, DType::f32);
-    p.qk.as<float>()[70 * 4 * 32 + 2 * 32] = std::numeric_limits<float>::quiet_NaN();  // key 70 of key head 0
-    p.forward(path);
-    const auto out = Tensors::to_doubles(p.out);
-    for (int64_t i = 0; i < 130; ++i) {
-      EXPECT_EQ(std::isnan(out[static_cast<size_t>(i * 64)]), i >= 70) << i;
-      EXPECT_FALSE(std::isnan(out[static_cast<size_t>(i * 64 + 32)])) << i;
+// Scores of 1e9, whose last bit is 64: a weight is at most 1 all the same, whether 1 / sqrt(D) is a power of
+// two or not, so that nothing overflows.
+TEST(Attention, HugeScoresStayFinite) {
+  const AttentionPath path = AttentionPath::fused;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const int64_t D : {24, 32, 64, 128}) {
+      const Sizes size{1, 100, 2, 2, D};
+      Problem p(size, dtype, 3e4);
+      p.forward(path);
+      p.backward(path);
+      for (const double x : Tensors::to_doubles(p.out)) ASSERT_LT(std::abs(x), 10) << text(size, dtype, path);
+      for (const double x : Tensors::to_doubles(p.dqkv))
+        ASSERT_TRUE(std::isfinite(x)) << text(size, dtype, path);
     }
-  }
+}
+
+TEST(Attention, NaNReachesTheRowsThatSeeIt) {
+  for (const AttentionPath path : kPaths)
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      Problem p({1, 130, 2, 2, 32}, dtype);
+      with_float_type(dtype, [&]<class T>() {  // key 70 of key head 0
+        p.qk.as<T>()[70 * 4 * 32 + 2 * 32] = T(std::numeric_limits<Wide<T>>::quiet_NaN());
+      });
+      p.forward(path);
+      const auto out = Tensors::to_doubles(p.out);
+      for (int64_t i = 0; i < 130; ++i) {
+        EXPECT_EQ(std::isnan(out[static_cast<size_t>(i * 64)]), i >= 70) << i << name_of(dtype);
+        EXPECT_FALSE(std::isnan(out[static_cast<size_t>(i * 64 + 32)])) << i << name_of(dtype);
+      }
+    }
 }
 
 TEST(AttentionBackward, EqualsCentralDifferences) {
@@ -281,23 +300,24 @@ TEST(AttentionBackward, EveryTypeAndPathAgrees) {
 TEST(AttentionBackward, SameBitsOnAnyNumberOfThreads) {
   const int before = omp_get_max_threads();
   for (const AttentionPath path : kPaths)
-    for (const Sizes& size : {Sizes{1, 200, 6, 1, 64}, Sizes{1, 140, 6, 3, 6}, Sizes{2, 129, 4, 4, 32}}) {
-      std::vector<std::vector<double>> results;
-      for (const int threads : {1, 2, 5}) {
-        omp_set_num_threads(threads);
-        Problem p(size, DType::f32);
-        p.forward(path);
-        p.backward(path);
-        auto all = Tensors::to_doubles(p.dqkv);
-        for (const Tensor& x : {p.out, p.lse}) {
-          const auto more = Tensors::to_doubles(x);
-          all.insert(all.end(), more.begin(), more.end());
+    for (const DType dtype : {DType::f32, DType::bf16})
+      for (const Sizes& size : {Sizes{1, 200, 6, 1, 64}, Sizes{1, 140, 6, 3, 6}, Sizes{2, 129, 4, 4, 32}}) {
+        std::vector<std::vector<double>> results;
+        for (const int threads : {1, 2, 5}) {
+          omp_set_num_threads(threads);
+          Problem p(size, dtype);
+          p.forward(path);
+          p.backward(path);
+          auto all = Tensors::to_doubles(p.dqkv);
+          for (const Tensor& x : {p.out, p.lse}) {
+            const auto more = Tensors::to_doubles(x);
+            all.insert(all.end(), more.begin(), more.end());
+          }
+          results.push_back(std::move(all));
         }
-        results.push_back(std::move(all));
+        EXPECT_EQ(results[0], results[1]) << text(size, dtype, path);
+        EXPECT_EQ(results[0], results[2]) << text(size, dtype, path);
       }
-      EXPECT_EQ(results[0], results[1]) << text(size, DType::f32, path);
-      EXPECT_EQ(results[0], results[2]) << text(size, DType::f32, path);
-    }
   omp_set_num_threads(before);
 }
 

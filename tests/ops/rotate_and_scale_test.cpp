@@ -401,6 +401,34 @@ TEST(RotateAndScale, GradientsOfSAndBAreAddedToAndEachIsOptional) {
     }
 }
 
+TEST(RotateAndScale, GradientsOfQueriesAndKeysRoundAlikeWhetherSIsLearnedOrNot) {
+  for (const Case& at : kCases)
+    for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+      Tensors t;
+      const Inputs in(t, at);
+      const Tables tables(t, at.T, at.R, at.layout.D, dtype);
+      const auto dqkv_with = [&](Tensor ds) {
+        const Tensor dqkv = t.copy_as(in.d, dtype);
+        const RotateAndScaleBackward args{.dqkv = dqkv,
+                                          .ds = ds,
+                                          .db = {},
+                                          .x = t.copy_as(in.x, dtype),
+                                          .rotation = tables.rotation,
+                                          .log_n = tables.log_n,
+                                          .s = t.copy_as(in.s, wide(dtype)),
+                                          .b = t.copy_as(in.b, wide(dtype)),
+                                          .layout = at.layout,
+                                          .T = at.T};
+        Context ctx;
+        prepare(ctx, [&] { rotate_and_scale_backward(ctx, args); });
+        rotate_and_scale_backward(ctx, args);
+        return Tensors::to_doubles(dqkv);
+      };
+      EXPECT_EQ(dqkv_with({}), dqkv_with(t.zeros({at.layout.H}, wide(dtype))))
+          << name_of(dtype) << at.layout.D;
+    }
+}
+
 TEST(RotateAndScale, BitsDoNotDependOnTheNumberOfThreads) {
   const int threads = omp_get_max_threads();
   Tensors t;
