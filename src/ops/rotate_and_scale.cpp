@@ -58,8 +58,10 @@ Wide<T> rotate_head_back(T* d, const T* x, const Wide<T>* turn, Pairs pairs, Wid
       d[i] = T(scale * W(d[i]));
     }
   };
-  rest(pairs.R, half);
-  rest(half + pairs.R, pairs.D);
+  if (pairs.R < half) {  // g++ adds a sum's lanes one by one, even of no element
+    rest(pairs.R, half);
+    rest(half + pairs.R, pairs.D);
+  }
   return product;
 }
 
