@@ -20,8 +20,9 @@ struct Model {
 
   Model(const BenchShape& shape, DType dtype, const char* attention, int64_t B, int64_t capacity)
       : gpt(parse_run_config(
-                fmt::format(R"({{"model": {{"vocab_size": {}, "context": {}, {}, "attention": "{}"}}}})",
-                            shape.vocab_size, shape.T, shape.model, attention),
+                fmt::format(
+                    R"({{"data": {{"train": "none"}}, "model": {{"vocab_size": {}, "context": {}, {}, "attention": "{}"}}}})",
+                    shape.vocab_size, shape.T, shape.model, attention),
                 "bench")
                 .model,
             dtype) {
