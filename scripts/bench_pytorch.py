@@ -26,29 +26,18 @@ import subprocess
 import sys
 import time
 
+GPT2 = {"norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": True, "tie_embeddings": True}
 # "model" objects as in keen's configs; keys left out have keen's defaults.
 MODELS = {
-    "gpt2-124m": {
-        "vocab_size": 50257, "context": 1024, "layers": 12, "width": 768, "heads": 12, "mlp_width": 3072,
-        "norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": True, "tie_embeddings": True,
-    },
-    "gpt2-1558m": {
-        "vocab_size": 50257, "context": 1024, "layers": 48, "width": 1600, "heads": 25, "mlp_width": 6400,
-        "norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": True, "tie_embeddings": True,
-    },
+    "gpt2-124m": GPT2 | {"vocab_size": 50257, "context": 1024, "layers": 12, "width": 768, "heads": 12, "mlp_width": 3072},
+    "gpt2-1558m": GPT2 | {"vocab_size": 50257, "context": 1024, "layers": 48, "width": 1600, "heads": 25, "mlp_width": 6400},
     "llama-162m": {  # the set-up of the SSMax paper
         "vocab_size": 50257, "context": 1024, "layers": 12, "width": 768, "heads": 12, "mlp_width": 2048,
     },
     # As tests/bench/shapes.h has them.
     "llama-4x128": {"vocab_size": 2048, "context": 256, "layers": 4, "width": 128, "heads": 4, "mlp_width": 384},
-    "gpt2-6x256": {
-        "vocab_size": 8192, "context": 256, "layers": 6, "width": 256, "heads": 8, "mlp_width": 1024,
-        "norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": True, "tie_embeddings": True,
-    },
-    "gpt2-6x384": {
-        "vocab_size": 8192, "context": 256, "layers": 6, "width": 384, "heads": 6, "mlp_width": 1536,
-        "norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": True, "tie_embeddings": True,
-    },
+    "gpt2-6x256": GPT2 | {"vocab_size": 8192, "context": 256, "layers": 6, "width": 256, "heads": 8, "mlp_width": 1024},
+    "gpt2-6x384": GPT2 | {"vocab_size": 8192, "context": 256, "layers": 6, "width": 384, "heads": 6, "mlp_width": 1536},
 }
 DEFAULTS = {
     "norm": "rmsnorm", "mlp": "swiglu", "position": "rope", "rope_theta": 10000, "rope_fraction": 1.0, "bias": False,

@@ -139,7 +139,7 @@ template <class T>
   W *query = t.queries_t, *sums = t.sums_t;
   const int64_t D = head.D;
   const T* q = head.q.row(i);
-  const W scale = W(1 / std::sqrt(static_cast<double>(D)));
+  const W scale = tile::score_scale<W>(D);
   for (int64_t d = 0; d < D; ++d) query[d] = scale * W(q[d]);
   for (int64_t d = 0; d < D; ++d) sums[d] = 0;
   W largest = -std::numeric_limits<W>::infinity(), total = 0;

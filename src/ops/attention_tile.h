@@ -195,11 +195,12 @@ template <class T, class E>
     Number* to = numbers + t * tile.stride;
     int64_t d = 0;
     for (; d + 16 <= D; d += 16) {  // whole vectors: a loop over D would cost more than it moves
-      if constexpr (std::is_same_v<T, Number>)
+      if constexpr (std::is_same_v<T, Number>) {
         __builtin_memcpy(to + d, from + d, 16 * sizeof(T));
-      else
+      } else {
         KEEN_INDEPENDENT
-      for (int64_t x = 0; x < 16; ++x) to[d + x] = Number(from[d + x]);
+        for (int64_t x = 0; x < 16; ++x) to[d + x] = Number(from[d + x]);
+      }
     }
     for (; d < D; ++d) to[d] = Number(from[d]);
     for (; d < tile.stride; ++d) to[d] = Number(0);

@@ -45,8 +45,8 @@ dnnl::memory::data_type library_type(DType type) {
 // Whether b is first packed into the layout that the kernel multiplies. With plain rows every block of rows
 // of c packs its part of b anew. In GFLOP/s: dx (dy w) of 1024 rows, 768 x 2304, on one core of a Zen 5 in
 // bf16 from 366 to 431, in float32 from 171 to 209; forward (x w^T) of 4096 rows, 128 x 384, on two cores of
-// a Zen 4 in bf16 from 378 to 443, in float32 from 220 to 230. On fewer rows, or
-// where few products (k) share what is packed, it costs more than it saves.
+// a Zen 4 in bf16 from 378 to 443, in float32 from 220 to 230. On fewer rows, or where few
+// products (k) share what is packed, it costs more than it saves.
 bool worth_packing(const Key& key, bool transpose_b) {
   return transpose_b ? key.m >= 2048 : key.m >= 768 && key.k >= 512;
 }
@@ -79,6 +79,16 @@ struct Product {
     if (!is_gradient_by_inner_product(g, key_of(g)) || !make_inner_product(engine, g)) make_matmul(engine, g);
   }
 
+  void make_memory(const dnnl::engine& engine, const dnnl::memory::desc& a_desc,
+                   const dnnl::memory::desc& b_desc, const dnnl::memory::desc& c_desc,
+                   const dnnl::memory::desc& scratchpad_desc) {
+    a = dnnl::memory(a_desc, engine, nullptr);
+    b = dnnl::memory(b_desc, engine, nullptr);
+    c = dnnl::memory(c_desc, engine, nullptr);
+    scratchpad = dnnl::memory(scratchpad_desc, engine, nullptr);
+    scratchpad_bytes = aligned(static_cast<int64_t>(scratchpad_desc.get_size()));
+  }
+
   // False where the library has no fast one for this processor.
   bool make_inner_product(const dnnl::engine& engine, const Gemm& g) {
     using dnnl::memory;
@@ -95,17 +105,12 @@ struct Product {
     if (!forward) return false;
     const dnnl::inner_product_backward_weights::primitive_desc description({b_desc, c_desc, a_desc},
                                                                            attributes, engine, forward, true);
-    if (!description) return false;
-    if (!std::string_view(description.impl_info_str()).starts_with("x64:gemm")) return false;
+    if (!description || !std::string_view(description.impl_info_str()).starts_with("x64:gemm")) return false;
     primitive = dnnl::inner_product_backward_weights(description);
     a_arg = DNNL_ARG_DIFF_DST;
     b_arg = DNNL_ARG_SRC;
     c_arg = DNNL_ARG_DIFF_WEIGHTS;
-    a = memory(a_desc, engine, nullptr);
-    b = memory(b_desc, engine, nullptr);
-    c = memory(c_desc, engine, nullptr);
-    scratchpad = memory(description.scratchpad_desc(), engine, nullptr);
-    scratchpad_bytes = aligned(static_cast<int64_t>(description.scratchpad_desc().get_size()));
+    make_memory(engine, a_desc, b_desc, c_desc, description.scratchpad_desc());
     sum_bytes = aligned(g.c.bytes());
     return true;
   }
@@ -136,12 +141,8 @@ struct Product {
                                            : dnnl::matmul::desc(a_desc, given_b, c_desc);
     const dnnl::matmul::primitive_desc description(desc, attributes, engine);
     primitive = dnnl::matmul(description);
-    a = memory(a_desc, engine, nullptr);
-    b = memory(b_desc, engine, nullptr);
-    c = memory(c_desc, engine, nullptr);
+    make_memory(engine, a_desc, b_desc, c_desc, description.scratchpad_desc());
     if (g.bias) bias = memory(bias_desc, engine, nullptr);
-    scratchpad = memory(description.scratchpad_desc(), engine, nullptr);
-    scratchpad_bytes = aligned(static_cast<int64_t>(description.scratchpad_desc().get_size()));
     if (description.weights_desc() == b_desc) return;
     packed_b = memory(description.weights_desc(), engine, nullptr);
     packed_bytes = aligned(static_cast<int64_t>(description.weights_desc().get_size()));

@@ -12,18 +12,17 @@ struct BenchShape {
 };
 
 inline constexpr const char* kQuickstart = R"("layers": 4, "width": 128, "heads": 4, "mlp_width": 384)";
+// What the models of GPT-2's kind share.
+#define KEEN_BENCH_GPT2 \
+  R"(, "norm": "layernorm", "mlp": "gelu", "position": "learned", "bias": true, "tie_embeddings": true)"
 inline constexpr const char* kGpt2Mini =
-    R"("layers": 6, "width": 256, "heads": 8, "mlp_width": 1024, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)";
+    R"("layers": 6, "width": 256, "heads": 8, "mlp_width": 1024)" KEEN_BENCH_GPT2;
 inline constexpr const char* kGpt2Tiny =
-    R"("layers": 6, "width": 384, "heads": 6, "mlp_width": 1536, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)";
+    R"("layers": 6, "width": 384, "heads": 6, "mlp_width": 1536)" KEEN_BENCH_GPT2;
 inline constexpr const char* kGpt2Small =
-    R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)";
+    R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 3072)" KEEN_BENCH_GPT2;
 inline constexpr const char* kGpt2Large =
-    R"("layers": 48, "width": 1600, "heads": 25, "mlp_width": 6400, "norm": "layernorm", "mlp": "gelu",
-      "position": "learned", "bias": true, "tie_embeddings": true)";
+    R"("layers": 48, "width": 1600, "heads": 25, "mlp_width": 6400)" KEEN_BENCH_GPT2;
 // The SSMax paper's model, with heads of 64 and of 128.
 inline constexpr const char* kRope64 = R"("layers": 12, "width": 768, "heads": 12, "mlp_width": 2048)";
 inline constexpr const char* kRope128 = R"("layers": 12, "width": 768, "heads": 6, "mlp_width": 2048)";
