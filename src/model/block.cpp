@@ -16,8 +16,6 @@ namespace {
 
 // What the row scale and RoPE read: the queries and keys as they come out of the projection or of QK-norm.
 ConstTensor before_rotation(const BlockActs& a) { return a.qk_normed ? a.qk_normed : a.qkv; }
-// What attention reads.
-ConstTensor after_rotation(const BlockActs& a) { return a.qk ? ConstTensor(a.qk) : before_rotation(a); }
 
 // The heads that attention reads, forward and backward.
 struct AttentionInputs {
@@ -25,9 +23,10 @@ struct AttentionInputs {
 };
 AttentionInputs attention_inputs(const Block& block, int64_t B, const BlockActs& a) {
   const auto [H, K, D] = block.heads;
-  return {.q = heads(after_rotation(a), B, 0, H, D),
-          .k = heads(after_rotation(a), B, H, K, D),
-          .v = heads(ConstTensor(a.qkv), B, H + K, K, D)};
+  const ConstTensor q = a.qk ? ConstTensor(a.qk) : before_rotation(a);
+  const ConstTensor k = q.shape[1] > H * D ? q : before_rotation(a);  // without RoPE they stay there
+  return {
+      .q = heads(q, B, 0, H, D), .k = heads(k, B, H, K, D), .v = heads(ConstTensor(a.qkv), B, H + K, K, D)};
 }
 
 // Heads of the tokens [first, first + T) of each sequence.
@@ -225,7 +224,9 @@ BlockActs take_block_acts(const Block& block, const Pass& pass, DType dtype, Are
     a.qk_rstd = arena.take({N, H + K}, wide(dtype));
     a.qk_normed = arena.take({N, block.heads.qk_columns()}, dtype);
   }
-  if (block.s != nullptr || pass.tables->rotation) a.qk = arena.take({N, block.heads.qk_columns()}, dtype);
+  const ConstTensor rotation = pass.tables->rotation;
+  if (block.s != nullptr || rotation)
+    a.qk = arena.take({N, ops::changed_heads(block.heads, rotation) * D}, dtype);
   a.attn = arena.take({N, H * D}, dtype);
   a.lse = arena.take({pass.B, H, pass.T}, wide(dtype));
   a.mid = arena.take({N, C}, dtype);

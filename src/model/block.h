@@ -77,7 +77,8 @@ struct BlockActs {
   Tensor qkv;        // (N, (H+2K)D)   raw projections
   Tensor qk_rstd;    // (N, H+K)       with QK-norm
   Tensor qk_normed;  // (N, (H+K)D)    with QK-norm
-  Tensor qk;         // (N, (H+K)D)    queries rotated and scaled, keys rotated; absent when neither applies
+  Tensor qk;         // (N, (H+K)D)    queries rotated and scaled, keys rotated; without RoPE the scaled
+                     //                queries alone, (N, H D), and with softmax then nothing
   Tensor attn;       // (N, H D)
   Tensor lse;        // (B, H, T)
   Tensor mid;        // (N, C)         x + proj(attn)

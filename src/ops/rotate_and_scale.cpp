@@ -10,6 +10,13 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 14;  // elements worth a thread of their own
 
+// Forward was long ago: its queries come from memory, and no hardware prefetcher follows a row's third.
+constexpr int64_t kRowsAhead = 8;
+template <class T> void prefetch(const T* x, int64_t count) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(x + i);
+}
+
 // The width of a head and how many of its pairs rotate.
 struct Pairs {
   int64_t D, R;
@@ -36,33 +43,31 @@ template <class T> void rotate_head(T* y, const T* x, const Wide<T>* turn, Pairs
   for (int64_t i = half + pairs.R; i < pairs.D; ++i) y[i] = T(scale * W(x[i]));
 }
 
-// d = scale * g with g = RoPE^T d, for one head. With kProduct returns <g, x>, of g not rounded: what ds and
-// db sum up; else 0, and x is not read. Both round d alike.
-template <bool kProduct, class T>
-Wide<T> rotate_head_back(T* d, const T* x, const Wide<T>* turn, Pairs pairs, Wide<T> scale) {
+// d = scale * g with g = RoPE^T d, for one head; calls use(i, g_i) with every g_i before it is scaled and
+// rounded.
+template <class T, class Use>
+void rotate_head_back(T* d, const Wide<T>* turn, Pairs pairs, Wide<T> scale, const Use& use) {
   using W = Wide<T>;
   const int64_t half = pairs.half();
-  W product = 0;
-#pragma omp simd reduction(+ : product)
+  KEEN_INDEPENDENT
   for (int64_t i = 0; i < pairs.R; ++i) {
     const W a = W(d[i]), b = W(d[i + half]), cosine = turn[2 * i], sine = turn[2 * i + 1];
     const W first = a * cosine + b * sine, second = b * cosine - a * sine;
-    if constexpr (kProduct) product += first * W(x[i]) + second * W(x[i + half]);
+    use(i, first);
+    use(i + half, second);
     d[i] = T(scale * first);
     d[i + half] = T(scale * second);
   }
   const auto rest = [&](int64_t begin, int64_t end) {
-#pragma omp simd reduction(+ : product)
+    KEEN_INDEPENDENT
     for (int64_t i = begin; i < end; ++i) {
-      if constexpr (kProduct) product += W(d[i]) * W(x[i]);
-      d[i] = T(scale * W(d[i]));
+      const W g = W(d[i]);
+      use(i, g);
+      d[i] = T(scale * g);
     }
   };
-  if (pairs.R < half) {  // g++ adds a sum's lanes one by one, even of no element
-    rest(pairs.R, half);
-    rest(half + pairs.R, pairs.D);
-  }
-  return product;
+  rest(pairs.R, half);
+  rest(half + pairs.R, pairs.D);
 }
 
 // c(h, n) = s_h ln n + b_h.
@@ -84,7 +89,7 @@ void check_inputs(const ConstTensor& x, const ConstTensor& rotation, const Const
   const auto [N, columns] = dims<2>(x);
   const DType vectors = wide(x.dtype);
   check(layout.H > 0 && layout.K > 0 && layout.H % layout.K == 0, "rotate_and_scale: H is a multiple of K");
-  check(columns >= layout.qk_columns(), "rotate_and_scale: x (N, W) with W >= (H+K)D");
+  check(columns >= changed_heads(layout, rotation) * layout.D, "rotate_and_scale: x (N, W) with W >= M D");
   check(T > 0 && N % T == 0, "rotate_and_scale: x holds whole sequences of T tokens");
   if (rotation) {
     const auto [P, R, two] = dims<3>(rotation);
@@ -107,10 +112,10 @@ void rotate_and_scale(Context& ctx, const RotateAndScale& args) {
   check(args.first_position >= 0, "rotate_and_scale: first_position is not negative");
   check_inputs(args.x, args.rotation, args.log_n, args.s, args.b, args.layout, args.T,
                args.first_position + args.T);
-  expect(args.qk, {args.x.shape[0], args.layout.qk_columns()}, args.x.dtype,
-         "rotate_and_scale: qk (N, (H+K)D)");
+  expect(args.qk, {args.x.shape[0], changed_heads(args.layout, args.rotation) * args.layout.D}, args.x.dtype,
+         "rotate_and_scale: qk (N, M D)");
   check(args.qk.data == nullptr || args.qk.data != args.x.data || args.x.shape == args.qk.shape,
-        "rotate_and_scale: qk may be x only if x is (N, (H+K)D)");
+        "rotate_and_scale: qk may be x only if x is (N, M D)");
   on_device(ctx, [&]<Device D>() { rotate_and_scale_on<D>(ctx, args); });
 }
 
@@ -118,13 +123,15 @@ void rotate_and_scale_backward(Context& ctx, const RotateAndScaleBackward& args)
   const HeadLayout& layout = args.layout;
   const auto [N, columns] = dims<2>(args.dqkv);
   check_inputs(args.x, args.rotation, args.log_n, args.s, args.b, layout, args.T, args.T);
-  check(columns >= layout.qk_columns(), "rotate_and_scale_backward: dqkv (N, W) with W >= (H+K)D");
+  check(columns >= changed_heads(layout, args.rotation) * layout.D,
+        "rotate_and_scale_backward: dqkv (N, W) with W >= M D");
   expect(args.dqkv, {args.x.shape[0], columns}, args.x.dtype, "rotate_and_scale_backward: dqkv (N, W)");
   check(args.s || !(args.ds || args.db), "rotate_and_scale_backward: ds and db need s");
   if (args.ds) expect(args.ds, {layout.H}, wide(args.x.dtype), "rotate_and_scale_backward: ds (H)");
   if (args.db) expect(args.db, {layout.H}, wide(args.x.dtype), "rotate_and_scale_backward: db (H)");
   ScratchScope scope(ctx);
-  const Tensor partial = take_partial_sums(ctx, N, 2 * layout.H, wide(args.x.dtype));
+  const int64_t columns_a_head = ctx.device == Device::cpu ? layout.D : 1;
+  const Tensor partial = take_partial_sums(ctx, N, 2 * layout.H * columns_a_head, wide(args.x.dtype));
   on_device(ctx, [&]<Device D>() { rotate_and_scale_backward_on<D>(ctx, args, partial); });
 }
 
@@ -134,23 +141,23 @@ template <> void rotate_and_scale_on<Device::cpu>(Context&, const RotateAndScale
     const HeadLayout layout = args.layout;
     const Pairs pairs = pairs_of(layout, args.rotation);
     const RowScale<W> scale = row_scale<W>(args.s, args.b);
+    const int64_t heads = changed_heads(layout, args.rotation), columns = heads * layout.D;
     const int64_t stride = args.x.shape[1], T = args.T, T_k = args.first_position + args.T;
     E* qk = args.qk.as<E>();
     const E* x = args.x.as<E>();
     const W* rotation = args.rotation ? args.rotation.as<W>() : nullptr;
     const W* log_n = args.s ? args.log_n.as<W>() : nullptr;
-    parallel_for(args.x.shape[0], kGrain / layout.qk_columns() + 1, [=](int64_t begin, int64_t end) {
+    parallel_for(args.x.shape[0], kGrain / columns + 1, [=](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t n = visible_keys(row % T, T, T_k);
         const W* turn = rotation + (n - 1) * pairs.R * 2;
         const W ln = log_n == nullptr ? W(0) : log_n[n - 1];
-        E* to = qk + row * layout.qk_columns();
+        E* to = qk + row * columns;
         const E* from = x + row * stride;
         int64_t h = 0;
         for (; h < layout.H; ++h)
           rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, scale(h, ln));
-        for (; h < layout.H + layout.K; ++h)
-          rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, W(1));
+        for (; h < heads; ++h) rotate_head<E>(to + h * pairs.D, from + h * pairs.D, turn, pairs, W(1));
       }
     });
   });
@@ -163,8 +170,10 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
     const HeadLayout layout = args.layout;
     const Pairs pairs = pairs_of(layout, args.rotation);
     const RowScale<W> scale = row_scale<W>(args.s, args.b);
+    const int64_t heads = changed_heads(layout, args.rotation);
     const int64_t stride = args.x.shape[1], d_stride = args.dqkv.shape[1], T = args.T;
     const bool learned = args.ds || args.db;
+    const auto ignore = [](int64_t, W) {};
     E* dqkv = args.dqkv.as<E>();
     const E* x = args.x.as<E>();
     const W* rotation = args.rotation ? args.rotation.as<W>() : nullptr;
@@ -176,18 +185,30 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
         const W ln = log_n == nullptr ? W(0) : log_n[n - 1];
         E* d = dqkv + row * d_stride;
         const E* raw = x + row * stride;
+        if (learned && row + kRowsAhead < end) prefetch(raw + kRowsAhead * stride, layout.H * layout.D);
         for (int64_t h = 0; h < layout.H; ++h) {
           E* head = d + h * pairs.D;
           if (!learned) {
-            rotate_head_back<false, E>(head, nullptr, turn, pairs, scale(h, ln));
+            rotate_head_back<E>(head, turn, pairs, scale(h, ln), ignore);
             continue;
           }
-          const W product = rotate_head_back<true>(head, raw + h * pairs.D, turn, pairs, scale(h, ln));
-          sums[h] += ln * product;
-          sums[layout.H + h] += product;
+          const E* q = raw + h * pairs.D;
+          W *by_ln = sums + h * pairs.D, *plain = by_ln + layout.H * pairs.D;
+          rotate_head_back<E>(head, turn, pairs, scale(h, ln), [=](int64_t i, W g) {
+            const W product = g * W(q[i]);
+            by_ln[i] += ln * product;
+            plain[i] += product;
+          });
         }
-        for (int64_t h = layout.H; h < layout.H + layout.K; ++h)
-          rotate_head_back<false, E>(d + h * pairs.D, nullptr, turn, pairs, W(1));
+        for (int64_t h = layout.H; h < heads; ++h)
+          rotate_head_back<E>(d + h * pairs.D, turn, pairs, W(1), ignore);
+      }
+      // Each head's D sums become one, the first 2H columns: what is written was read before.
+      for (int64_t h = 0; learned && h < 2 * layout.H; ++h) {
+        W sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = h * pairs.D; i < (h + 1) * pairs.D; ++i) sum += sums[i];
+        sums[h] = sum;
       }
     });
     if (args.ds) add_partial_sums<W>(args.ds, partial, 0);

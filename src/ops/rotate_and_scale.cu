@@ -14,7 +14,7 @@ constexpr int kMostBackwardThreads = 320;  // two such blocks share the register
 // What both directions know of a row.
 struct Rotation {
   const float *table, *log_n, *s, *b;  // null: absent
-  int D, R, H, heads;                  // heads: H + K
+  int D, R, H, heads;                  // heads: changed_heads
   int64_t T, first_position;
 
   __device__ __forceinline__ int64_t position(int64_t row) const {
@@ -170,7 +170,7 @@ template <class Args> Rotation rotation_of(const Args& args, int64_t first_posit
           .D = static_cast<int>(layout.D),
           .R = args.rotation ? static_cast<int>(args.rotation.shape[1]) : 0,
           .H = static_cast<int>(layout.H),
-          .heads = static_cast<int>(layout.H + layout.K),
+          .heads = static_cast<int>(changed_heads(layout, args.rotation)),
           .T = args.T,
           .first_position = first_position};
 }

@@ -10,10 +10,15 @@
 
 namespace keen::ops {
 
+// The heads that change: with RoPE queries and keys, without it the queries alone, M = H + K or H.
+inline int64_t changed_heads(const HeadLayout& layout, const ConstTensor& rotation) {
+  return rotation ? layout.H + layout.K : layout.H;
+}
+
 struct RotateAndScale {
-  Tensor qk;  // (N, (H+K)D)  overwritten: q' then k'; rounded once to its type. May be the same tensor as x
-  ConstTensor
-      x;  // (N, W)       W >= (H+K)D; the first (H+K)D columns are the query heads, then the key heads
+  Tensor qk;  // (N, M D)     overwritten: q' then, with RoPE, k'; rounded once to its type. May be the same
+              //              tensor as x
+  ConstTensor x;  // (N, W)       W >= M D; its first columns are the query heads, then the key heads
   ConstTensor
       rotation;       // (P, R, 2)    wide; cos and sin per position and pair; R <= D/2 pairs are rotated, the
                       //              others stay as they are (p-RoPE). Absent: no RoPE
@@ -28,8 +33,8 @@ struct RotateAndScale {
 void rotate_and_scale(Context& ctx, const RotateAndScale& args);
 
 struct RotateAndScaleBackward {
-  Tensor dqkv;  // (N, W)   its first (H+K)D columns hold dL/dq', dL/dk' and are overwritten with dL/dq, dL/dk
-                //          as they were before this op; further columns are left alone
+  Tensor dqkv;  // (N, W)   its first M D columns hold dL/dq', dL/dk' and are overwritten with dL/dq, dL/dk as
+                //          they were before this op; further columns are left alone
   Tensor ds, db;  // (H)      wide; added to: sum of ln n <g, q> and of <g, q>, with g = RoPE^T dL/dq' and the
                   //          raw q: no division by s or c, which may be 0. Fixed order. Each optional
   ConstTensor x;  // (N, W')  as in the forward op
@@ -43,8 +48,10 @@ struct RotateAndScaleBackward {
 // Scratch: their partial sums. ds and db need s.
 void rotate_and_scale_backward(Context& ctx, const RotateAndScaleBackward& args);
 
-// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch, (chunks, 2H) wide:
-// ds, then db.
+// The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch for the sums of ds,
+// then db: (chunks, 2H) wide, on the CPU (chunks, 2HD), because it sums columns over rows first, then a
+// head's D columns: a sum across a vector register for every head of every row took longer than the rotation
+// itself.
 template <Device> void rotate_and_scale_on(Context& ctx, const RotateAndScale& args);
 template <Device>
 void rotate_and_scale_backward_on(Context& ctx, const RotateAndScaleBackward& args, Tensor partial);

@@ -11,11 +11,12 @@ using testing::Twins;
 class RotateAndScaleCuda : public testing::CudaTypeTest {};
 INSTANTIATE_TEST_SUITE_P(Types, RotateAndScaleCuda, testing::kCudaTypes, testing::type_name);
 
-// B sequences of T tokens, R rotating pairs (-1: no RoPE), `more` columns behind the heads.
+// B sequences of T tokens, R rotating pairs (-1: no RoPE), `more` columns behind the heads that change.
 struct Case {
   int64_t B, T;
   HeadLayout layout;
   int64_t R, more;
+  int64_t columns() const { return (R < 0 ? layout.H : layout.H + layout.K) * layout.D; }  // that change
 };
 // One row; narrow and odd heads; heads of the usual widths; fewer pairs than half a head, also an odd number;
 // so many heads that a block does not take all of them; more rows than a chunk of the sums; packed qkv and
@@ -31,7 +32,7 @@ struct Inputs {
   Twin x, rotation, log_n, s, b;
   Inputs(Twins& t, const Case& at, DType dtype, bool scaled, int64_t first_position) {
     const int64_t P = first_position + at.T + 3;
-    x = t.normal({at.B * at.T, at.layout.qk_columns() + at.more}, dtype);
+    x = t.normal({at.B * at.T, at.columns() + at.more}, dtype);
     testing::Tensors host;
     if (at.R >= 0) {
       const Tensor table = host.zeros({P, at.R, 2}, DType::f32);
@@ -53,7 +54,7 @@ TEST_P(RotateAndScaleCuda, AgreesWithTheCpuAndMayWorkInPlace) {
       for (const int64_t first_position : {0, 11}) {
         Twins t;
         const Inputs in(t, at, GetParam(), scaled, first_position);
-        const Twin qk = t.poisoned({at.B * at.T, at.layout.qk_columns()}, GetParam());
+        const Twin qk = t.poisoned({at.B * at.T, at.columns()}, GetParam());
         const auto into = [&](const Twin& out) {
           return [&, out](Context& ctx, auto on) {
             rotate_and_scale(ctx, {.qk = on(out),
@@ -80,7 +81,7 @@ TEST_P(RotateAndScaleCuda, BackwardAgreesWithTheCpuAndRepeats) {
     for (const int learned : {0, 1, 2, 3}) {  // ds, db
       Twins t;
       const Inputs in(t, at, GetParam(), learned > 0, 0);
-      const Twin dqkv = t.normal({at.B * at.T, at.layout.qk_columns() + at.more}, GetParam());
+      const Twin dqkv = t.normal({at.B * at.T, at.columns() + at.more}, GetParam());
       const Twin ds = learned & 1 ? t.normal({at.layout.H}, DType::f32) : Twin{};
       const Twin db = learned & 2 ? t.normal({at.layout.H}, DType::f32) : Twin{};
       const auto op = [&](Context& ctx, auto on) {
@@ -113,7 +114,7 @@ TEST_P(RotateAndScaleCuda, AScaleOfOneIsNoScaleBitForBit) {
   const Tensor one = host.zeros({4}, DType::f32);
   testing::Tensors::fill(one, [](int64_t) { return 1.0; });
   const Twin b = t.twin_of(one), s = t.zeros({4}, DType::f32);
-  const Twin plain = t.poisoned({10, at.layout.qk_columns()}, GetParam()), scaled = t.copy_of(plain);
+  const Twin plain = t.poisoned({10, at.columns()}, GetParam()), scaled = t.copy_of(plain);
   const Twin d = t.normal({10, at.layout.qkv_columns()}, GetParam()), d_scaled = t.copy_of(d);
   const Twin ds = t.zeros({4}, DType::f32);
   for (const bool with : {false, true})

@@ -21,6 +21,7 @@ struct Case {
   int64_t B, T;
   HeadLayout layout;
   int64_t R;
+  int64_t columns() const { return (R < 0 ? layout.H : layout.H + layout.K) * layout.D; }  // that change
 };
 constexpr Case kCases[] = {{1, 1, {1, 1, 2}, 1},
                            {2, 5, {6, 2, 6}, 3},
@@ -52,7 +53,7 @@ struct Tables {
 Tensor forward(Tensors& t, const Case& at, ConstTensor x, ConstTensor s, ConstTensor b, DType dtype,
                int64_t first_position = 0) {
   const Tables tables(t, first_position + at.T + 3, at.R, at.layout.D, dtype);
-  const Tensor qk = t.poisoned({x.shape[0], at.layout.qk_columns()}, dtype);
+  const Tensor qk = t.poisoned({x.shape[0], at.columns()}, dtype);
   const ConstTensor s_typed = s ? ConstTensor(t.copy_as(s, wide(dtype))) : s;
   const ConstTensor b_typed = b ? ConstTensor(t.copy_as(b, wide(dtype))) : b;
   Context ctx;
@@ -107,12 +108,12 @@ double loss_of(const Case& at, const Inputs& in, bool scaled) {
   Tensors t;
   const Tensor qk = forward(t, at, in.x, scaled ? ConstTensor(in.s) : ConstTensor{},
                             scaled ? ConstTensor(in.b) : ConstTensor{}, DType::f64);
-  const int64_t columns = at.layout.qkv_columns(), qk_columns = at.layout.qk_columns();
+  const int64_t columns = at.layout.qkv_columns(), changed = at.columns();
   double sum = 0;
   for (int64_t row = 0; row < at.B * at.T; ++row)
     for (int64_t c = 0; c < columns; ++c)
       sum += in.d.as<double>()[row * columns + c] *
-             (c < qk_columns ? qk.as<double>()[row * qk_columns + c] : in.x.as<double>()[row * columns + c]);
+             (c < changed ? qk.as<double>()[row * changed + c] : in.x.as<double>()[row * columns + c]);
   return sum;
 }
 
@@ -138,10 +139,10 @@ TEST(RotateAndScale, EqualsComplexMultiplicationTimesTheRowScale) {
     const Tensor qk = forward(t, at, in.x, in.s, in.b, DType::f64);
     for (int64_t row = 0; row < at.B * at.T; ++row) {
       const double position = static_cast<double>(row % at.T), n = position + 1;
-      for (int64_t h = 0; h < H + K; ++h) {
+      for (int64_t h = 0; h < at.columns() / D; ++h) {
         const double scale = h < H ? in.s.as<double>()[h] * std::log(n) + in.b.as<double>()[h] : 1.0;
         const double* x = in.x.as<double>() + row * at.layout.qkv_columns() + h * D;
-        const double* y = qk.as<double>() + row * at.layout.qk_columns() + h * D;
+        const double* y = qk.as<double>() + row * at.columns() + h * D;
         if (at.R < 0) {
           for (int64_t i = 0; i < D; ++i) EXPECT_NEAR(y[i], scale * x[i], 1e-13);
           continue;
@@ -254,10 +255,14 @@ TEST(RotateAndScale, RopeCommutesWithTheScale) {
   Tensors t;
   const Case at = {2, 5, {6, 2, 6}, 3}, unrotated = {2, 5, {6, 2, 6}, -1};
   const Inputs in(t, at);
-  const Tensor scaled_first =
-      forward(t, at, forward(t, unrotated, in.x, in.s, in.b, DType::f64), {}, {}, DType::f64);
-  const Tensor scaled_last =
-      forward(t, unrotated, forward(t, at, in.x, {}, {}, DType::f64), in.s, in.b, DType::f64);
+  const auto scaled = [&](ConstTensor x) {  // without RoPE the op gives queries alone
+    const Tensor all = t.copy_as(x, DType::f64), q = forward(t, unrotated, x, in.s, in.b, DType::f64);
+    for (int64_t row = 0; row < 10; ++row)
+      std::copy_n(q.as<double>() + row * 36, 36, all.as<double>() + row * all.shape[1]);
+    return all;
+  };
+  const Tensor scaled_first = forward(t, at, scaled(in.x), {}, {}, DType::f64);
+  const Tensor scaled_last = scaled(forward(t, at, in.x, {}, {}, DType::f64));
   EXPECT_LT(relative_error(scaled_first, scaled_last), 1e-14);
   EXPECT_LT(relative_error(forward(t, at, in.x, in.s, in.b, DType::f64), scaled_last), 1e-14);
 }
@@ -272,9 +277,9 @@ TEST(RotateAndScale, APartialRotationLeavesTheOtherPairsBitForBit) {
     const auto dx = Tensors::to_doubles(backward(t, at, in, false, dtype).dqkv);
     int64_t changed = 0;
     for (int64_t row = 0; row < 14; ++row)
-      for (int64_t c = 0; c < at.layout.qk_columns(); ++c) {
+      for (int64_t c = 0; c < at.columns(); ++c) {
         const auto from = static_cast<size_t>(row * at.layout.qkv_columns() + c);
-        const auto to = static_cast<size_t>(row * at.layout.qk_columns() + c);
+        const auto to = static_cast<size_t>(row * at.columns() + c);
         if (c % 32 >= 11) {
           EXPECT_EQ(y[to], x[from]);
           EXPECT_EQ(dx[from], d[from]);
@@ -297,7 +302,7 @@ TEST(RotateAndScale, OneSPerQueryHeadAndKeysAreNeverScaled) {
     const Tensor after = forward(t, at, in.x, in.s, in.b, DType::f64);
     in.s.as<double>()[changed] -= 1;
     for (int64_t row = 0; row < 10; ++row)
-      for (int64_t c = 0; c < at.layout.qk_columns(); ++c) {
+      for (int64_t c = 0; c < at.columns(); ++c) {
         const int64_t h = c / 6;
         if (h >= 6) {
           EXPECT_EQ(at_row(after, row, c), at_row(plain, row, c));
@@ -334,7 +339,7 @@ TEST(RotateAndScale, LeavesTheColumnsOfTheValuesAlone) {
     const auto before = Tensors::to_doubles(in.d),
                after = Tensors::to_doubles(backward(t, at, in, true, dtype).dqkv);
     for (size_t i = 0; i < before.size(); ++i) {
-      if (static_cast<int64_t>(i) % at.layout.qkv_columns() >= at.layout.qk_columns()) {
+      if (static_cast<int64_t>(i) % at.layout.qkv_columns() >= at.columns()) {
         EXPECT_EQ(after[i], before[i]);
       }
     }
