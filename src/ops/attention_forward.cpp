@@ -131,8 +131,35 @@ template <class Vectors, class T>
     tile::store_rows(head.out, i0 + i, 1, sums + i * stride, 1 / t.total[i], D);
 }
 
-// One query against its keys, 64 at a time, straight from where they lie.
-template <class T>
+// scores[j] = <query, keys[begin + j]> for `count` keys, at most 64. One vector of sums a key, then across
+// the lanes of as many keys as there are lanes: g++ would add the lanes of each key one by one. `sums` and
+// `sums_t` are scratch, (64, lanes) and (lanes, 64).
+template <int kBytes, class W, class T>
+[[gnu::always_inline]] inline void score_row(W* scores, const W* query, tile::HeadRows<const T> keys,
+                                             int64_t begin, int64_t count, int64_t D, W* sums, W* sums_t) {
+  using V = typename tile::VectorOf<W, kBytes>::type;
+  constexpr int64_t L = tile::kLanes<W, kBytes>;
+  for (int64_t j = 0; j < count; ++j) {
+    const T* key = keys.row(begin + j);
+    V sum{}, x;
+    int64_t d = 0;
+    for (; d + L <= D; d += L) {
+      tile::load_lanes<kBytes>(x, key + d);
+      sum += *reinterpret_cast<const V*>(query + d) * x;
+    }
+    for (; d < D; ++d) sum[0] += query[d] * W(key[d]);
+    *reinterpret_cast<V*>(sums + j * L) = sum;
+  }
+  tile::transpose<kBytes>(sums_t, kKeys, sums, L, count, L);
+  for (int64_t j = 0; j < count; j += L) {
+    V score{};
+    for (int64_t lane = 0; lane < L; ++lane) score += *reinterpret_cast<const V*>(sums_t + lane * kKeys + j);
+    *reinterpret_cast<V*>(scores + j) = score;
+  }
+}
+
+// One query against its keys, 64 at a time.
+template <int kBytes, class T>
 [[gnu::always_inline]] inline void forward_row(const ForwardHead<T>& head, int64_t i, Wide<T>* work) {
   using W = Wide<T>;
   const ForwardTiles<W, W> t(work, head.D);
@@ -145,16 +172,12 @@ template <class T>
   W largest = -std::numeric_limits<W>::infinity(), total = 0;
   const int64_t end = visible_keys(i, head.T_q, head.T_k);
   for (int64_t key = 0; key < end; key += kKeys) {
-    const int64_t keys = std::min(kKeys, end - key);
+    const int64_t keys = std::min(kKeys, end - key), next = std::min(key + 2 * kKeys, end);
+    tile::prefetch_rows(head.k, key + kKeys, next, D);
+    tile::prefetch_rows(head.v, key + kKeys, next, D);
+    score_row<kBytes>(t.scores, query, head.k, key, keys, D, t.queries.along_d, t.values.along_d);
     W most = largest;
-    for (int64_t j = 0; j < keys; ++j) {
-      const T* k = head.k.row(key + j);
-      W score = 0;
-#pragma omp simd reduction(+ : score)
-      for (int64_t d = 0; d < D; ++d) score += query[d] * W(k[d]);
-      t.scores[j] = score;
-      most = score > most ? score : most;
-    }
+    for (int64_t j = 0; j < keys; ++j) most = t.scores[j] > most ? t.scores[j] : most;
     const W correction = simd::exp_nonpositive(largest - most);
     largest = most;
     total *= correction;
@@ -209,7 +232,7 @@ template <class T> void forward(const Attention& args, Tensor work) {
                                 T_k,
                                 D};
       if (T_q <= kFewQueries)
-        for (int64_t i = 0; i < T_q; ++i) forward_row(head, i, mine);
+        for (int64_t i = 0; i < T_q; ++i) forward_row<Vectors::value>(head, i, mine);
       else
         forward_block<Vectors>(head, block * kQueries, mine);
     }

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <limits>
 #include <utility>
@@ -60,6 +61,19 @@ template <int kBytes> struct VectorOf<Pair, kBytes> {
   typedef int32_t type __attribute__((vector_size(kBytes), may_alias));
 };
 template <class E, int kBytes> constexpr int64_t kLanes = kBytes / static_cast<int64_t>(sizeof(E));
+
+// x = the numbers at `from`, which lie as they happen to.
+template <int kBytes, std::floating_point W>
+[[gnu::always_inline]] inline void load_lanes(typename VectorOf<W, kBytes>::type& x, const W* from) {
+  __builtin_memcpy(&x, from, kBytes);
+}
+template <int kBytes>
+[[gnu::always_inline]] inline void load_lanes(typename VectorOf<float, kBytes>::type& x, const bf16* from) {
+  typename VectorOf<uint16_t, kBytes / 2>::type halves;
+  __builtin_memcpy(&halves, from, kBytes / 2);
+  using Bits = typename VectorOf<uint32_t, kBytes>::type;
+  x = (typename VectorOf<float, kBytes>::type)(__builtin_convertvector(halves, Bits) << 16);
+}
 
 // x = exp(x) for every lane, where x <= 0, or above it by rounding errors.
 template <int kBytes>

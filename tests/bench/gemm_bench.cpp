@@ -58,6 +58,10 @@ void shapes(benchmark::internal::Benchmark* bench) {
                                   {512, 2048}})
       bench->Args({rows, in, out});
   bench->Args({256, 768, 50257});
+  // Decoding, of one text and of several.
+  for (const int64_t rows : {1, 2, 4, 8, 16})
+    for (const auto& [in, out] : {std::pair<int64_t, int64_t>{128, 384}, {768, 2304}, {768, 50257}})
+      bench->Args({rows, in, out});
   // The quickstart's model.
   for (const auto& [in, out] :
        {std::pair<int64_t, int64_t>{128, 384}, {128, 128}, {128, 768}, {384, 128}, {128, 2048}})
