@@ -62,7 +62,7 @@ template <int kBytes> struct VectorOf<Pair, kBytes> {
 };
 template <class E, int kBytes> constexpr int64_t kLanes = kBytes / static_cast<int64_t>(sizeof(E));
 
-// x = the numbers at `from`, which lie as they happen to.
+// x = the numbers at `from`, which need not be aligned; bf16 becomes float.
 template <int kBytes, std::floating_point W>
 [[gnu::always_inline]] inline void load_lanes(typename VectorOf<W, kBytes>::type& x, const W* from) {
   __builtin_memcpy(&x, from, kBytes);

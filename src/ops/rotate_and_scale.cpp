@@ -130,8 +130,9 @@ void rotate_and_scale_backward(Context& ctx, const RotateAndScaleBackward& args)
   if (args.ds) expect(args.ds, {layout.H}, wide(args.x.dtype), "rotate_and_scale_backward: ds (H)");
   if (args.db) expect(args.db, {layout.H}, wide(args.x.dtype), "rotate_and_scale_backward: db (H)");
   ScratchScope scope(ctx);
-  const int64_t columns_a_head = ctx.device == Device::cpu ? layout.D : 1;
-  const Tensor partial = take_partial_sums(ctx, N, 2 * layout.H * columns_a_head, wide(args.x.dtype));
+  const int64_t sums = args.ds || args.db ? 2 * layout.H : 0;
+  const Tensor partial =
+      take_partial_sums(ctx, N, ctx.device == Device::cpu ? sums * layout.D : sums, wide(args.x.dtype));
   on_device(ctx, [&]<Device D>() { rotate_and_scale_backward_on<D>(ctx, args, partial); });
 }
 
@@ -172,20 +173,21 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
     const RowScale<W> scale = row_scale<W>(args.s, args.b);
     const int64_t heads = changed_heads(layout, args.rotation);
     const int64_t stride = args.x.shape[1], d_stride = args.dqkv.shape[1], T = args.T;
+    const int64_t N = args.x.shape[0];
     const bool learned = args.ds || args.db;
     const auto ignore = [](int64_t, W) {};
     E* dqkv = args.dqkv.as<E>();
     const E* x = args.x.as<E>();
     const W* rotation = args.rotation ? args.rotation.as<W>() : nullptr;
     const W* log_n = args.s ? args.log_n.as<W>() : nullptr;
-    sum_rows<W>(partial, args.x.shape[0], [=](int64_t begin, int64_t end, W* sums) {
+    sum_rows<W>(partial, N, [=](int64_t begin, int64_t end, W* sums) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t n = visible_keys(row % T, T, T);
         const W* turn = rotation + (n - 1) * pairs.R * 2;
         const W ln = log_n == nullptr ? W(0) : log_n[n - 1];
         E* d = dqkv + row * d_stride;
         const E* raw = x + row * stride;
-        if (learned && row + kRowsAhead < end) prefetch(raw + kRowsAhead * stride, layout.H * layout.D);
+        if (learned && row + kRowsAhead < N) prefetch(raw + kRowsAhead * stride, layout.H * layout.D);
         for (int64_t h = 0; h < layout.H; ++h) {
           E* head = d + h * pairs.D;
           if (!learned) {
@@ -203,8 +205,9 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
         for (int64_t h = layout.H; h < heads; ++h)
           rotate_head_back<E>(d + h * pairs.D, turn, pairs, W(1), ignore);
       }
+      if (!learned) return;
       // Each head's D sums become one, the first 2H columns: what is written was read before.
-      for (int64_t h = 0; learned && h < 2 * layout.H; ++h) {
+      for (int64_t h = 0; h < 2 * layout.H; ++h) {
         W sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = h * pairs.D; i < (h + 1) * pairs.D; ++i) sum += sums[i];

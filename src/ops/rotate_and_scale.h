@@ -49,9 +49,9 @@ struct RotateAndScaleBackward {
 void rotate_and_scale_backward(Context& ctx, const RotateAndScaleBackward& args);
 
 // The bodies; the .cpp defines Device::cpu, the .cu Device::cuda. `partial` is scratch for the sums of ds,
-// then db: (chunks, 2H) wide, on the CPU (chunks, 2HD), because it sums columns over rows first, then a
-// head's D columns: a sum across a vector register for every head of every row took longer than the rotation
-// itself.
+// then db: (chunks, 2H) wide, on the CPU (chunks, 2HD); without either no columns. The CPU sums a head's
+// columns over rows first and over D once a chunk: a sum across a register for every row took longer than the
+// rotation.
 template <Device> void rotate_and_scale_on(Context& ctx, const RotateAndScale& args);
 template <Device>
 void rotate_and_scale_backward_on(Context& ctx, const RotateAndScaleBackward& args, Tensor partial);

@@ -22,8 +22,8 @@ class CudnnPlan : public ::testing::TestWithParam<const char*> {
     device_.emplace(device_properties(library_, json));
   }
 
-  // As the block holds them: rotated queries and keys in one buffer, values in the packed qkv, gradients in
-  // dqkv.
+  // As the block holds them with RoPE: rotated queries and keys in one buffer, values in the packed qkv,
+  // gradients in dqkv.
   static AttentionShape packed(int64_t B, int64_t T, int64_t H, int64_t K, int64_t D) {
     const int64_t qk = (H + K) * D, qkv = (H + 2 * K) * D;
     const HeadStrides rotated{T * qk, qk}, whole{T * qkv, qkv};
@@ -38,6 +38,14 @@ class CudnnPlan : public ::testing::TestWithParam<const char*> {
             .dq = whole,
             .dk = whole,
             .dv = whole};
+  }
+
+  // SSMax without RoPE: scaled queries in a buffer of their own, keys and values in the packed qkv.
+  static AttentionShape queries_apart(int64_t B, int64_t T, int64_t H, int64_t K, int64_t D) {
+    AttentionShape shape = packed(B, T, H, K, D);
+    shape.q = {T * H * D, H * D};
+    shape.k = shape.v;
+    return shape;
   }
 
   // Plans the pass forward, backward, and backward with the same bits every time.
@@ -60,6 +68,8 @@ class CudnnPlan : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(CudnnPlan, FusesPackedHeads) { expect_plans(packed(8, 1024, 12, 12, 64)); }
+
+TEST_P(CudnnPlan, FusesQueriesThatLieApart) { expect_plans(queries_apart(4, 1024, 12, 12, 64)); }
 
 TEST_P(CudnnPlan, FusesGroupedHeads) { expect_plans(packed(2, 2048, 16, 4, 128)); }
 

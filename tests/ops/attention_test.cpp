@@ -6,11 +6,13 @@
 #include <string>
 
 #include "op_test.h"
+#include "ops/copy_heads.h"
 
 namespace keen::ops {
 namespace {
 
 using testing::gradient_error;
+using testing::prepare;
 using testing::relative_error;
 using testing::Tensors;
 
@@ -35,7 +37,8 @@ const Sizes kSizes[] = {
 // The largest relative error of outputs and gradients.
 double tolerance(DType dtype) { return dtype == DType::f64 ? 1e-12 : dtype == DType::f32 ? 5e-6 : 1e-2; }
 
-// Tensors as training has them: q and k in (N, (H + K) D), v in the last columns of (N, (H + 2K) D).
+// Tensors as training with RoPE has them: q and k in (N, (H + K) D), v in the last columns of (N, (H + 2K)
+// D).
 struct Problem {
   Sizes size;
   DType dtype;
@@ -150,6 +153,33 @@ TEST(Attention, EqualsTheTextbook) {
         EXPECT_LT(error(p.out, naive.out), tolerance(dtype)) << text(size, dtype, path);
         EXPECT_LT(error(p.lse, naive.lse), tolerance(wide(dtype))) << text(size, dtype, path);
       }
+}
+
+// SSMax without RoPE has its scaled queries in (N, H D), and its keys elsewhere.
+TEST(Attention, QueriesMayLieInRowsOfTheirOwn) {
+  for (const AttentionPath path : kPaths)
+    for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+      const Sizes size{2, 129, 6, 3, 6};
+      Problem together(size, dtype), apart(size, dtype);
+      const Tensor q = apart.own.zeros({size.B * size.T, size.H * size.D}, dtype);
+      const Heads own_rows = heads(q, size.B, 0, size.H, size.D);
+      Context ctx;
+      copy_heads(ctx, own_rows, apart.q());
+      Attention forward = apart.forward_args(path);
+      AttentionBackward backward = apart.backward_args(path);
+      forward.q = backward.q = own_rows;
+      const auto run = [&] {
+        attention(ctx, forward);
+        attention_backward(ctx, backward);
+      };
+      prepare(ctx, run);
+      run();
+      together.forward(path);
+      together.backward(path);
+      for (const auto& [a, b] :
+           {std::pair{apart.out, together.out}, {apart.lse, together.lse}, {apart.dqkv, together.dqkv}})
+        EXPECT_EQ(Tensors::to_doubles(a), Tensors::to_doubles(b)) << text(size, dtype, path);
+    }
 }
 
 TEST(Attention, FewQueriesAreTheLastRows) {

@@ -21,11 +21,11 @@ struct Case {
 // One row; narrow and odd heads; heads of the usual widths; fewer pairs than half a head, also an odd number;
 // so many heads that a block does not take all of them; more rows than a chunk of the sums; packed qkv and
 // queries and keys alone.
-constexpr Case kCases[] = {{1, 1, {1, 1, 2}, 1, 2},        {2, 5, {6, 2, 6}, 3, 12},
-                           {2, 7, {2, 1, 3}, -1, 0},       {2, 3, {2, 2, 64}, -1, 128},
-                           {3, 17, {6, 2, 64}, 32, 128},   {1, 9, {3, 1, 128}, 64, 128},
-                           {2, 7, {4, 4, 32}, 10, 0},      {2, 7, {4, 4, 32}, 7, 0},
-                           {1, 3, {48, 48, 64}, 32, 3072}, {1, 4, {2, 1, 1040}, 520, 0}};
+constexpr Case kCases[] = {
+    {1, 1, {1, 1, 2}, 1, 2},        {2, 5, {6, 2, 6}, 3, 12},    {2, 7, {2, 1, 3}, -1, 6},
+    {2, 3, {2, 2, 64}, -1, 256},    {2, 7, {2, 1, 3}, -1, 0},    {3, 17, {6, 2, 64}, 32, 128},
+    {1, 9, {3, 1, 128}, 64, 128},   {2, 7, {4, 4, 32}, 10, 0},   {2, 7, {4, 4, 32}, 7, 0},
+    {1, 3, {48, 48, 64}, 32, 3072}, {1, 4, {2, 1, 1040}, 520, 0}};
 
 // Everything that the op may read, of one case.
 struct Inputs {

@@ -347,23 +347,23 @@ TEST(RotateAndScale, LeavesTheColumnsOfTheValuesAlone) {
 }
 
 TEST(RotateAndScale, QkMayBeTheSameTensorAsX) {
-  for (const DType dtype : {DType::f64, DType::bf16}) {
-    Tensors t;
-    const Case at = {2, 17, {6, 2, 6}, 2};
-    const Tensor x = t.normal({34, 48}, dtype), s = t.normal({6}, wide(dtype));
-    const Tensor want = forward(t, at, x, s, {}, dtype);
-    const Tables tables(t, 17, 2, 6, dtype);
-    Context ctx;
-    rotate_and_scale(ctx, {.qk = x,
-                           .x = x,
-                           .rotation = tables.rotation,
-                           .log_n = tables.log_n,
-                           .s = s,
-                           .b = {},
-                           .layout = at.layout,
-                           .T = at.T});
-    EXPECT_EQ(Tensors::to_doubles(x), Tensors::to_doubles(want));
-  }
+  for (const DType dtype : {DType::f64, DType::bf16})
+    for (const Case& at : {Case{2, 17, {6, 2, 6}, 2}, Case{2, 17, {6, 2, 6}, -1}}) {
+      Tensors t;
+      const Tensor x = t.normal({34, at.columns()}, dtype), s = t.normal({6}, wide(dtype));
+      const Tensor want = forward(t, at, x, s, {}, dtype);
+      const Tables tables(t, 17, at.R, 6, dtype);
+      Context ctx;
+      rotate_and_scale(ctx, {.qk = x,
+                             .x = x,
+                             .rotation = tables.rotation,
+                             .log_n = tables.log_n,
+                             .s = s,
+                             .b = {},
+                             .layout = at.layout,
+                             .T = at.T});
+      EXPECT_EQ(Tensors::to_doubles(x), Tensors::to_doubles(want));
+    }
 }
 
 TEST(RotateAndScale, GradientsOfSAndBAreAddedToAndEachIsOptional) {
@@ -467,7 +467,7 @@ TEST(RotateAndScale, RefusesWhatDoesNotFit) {
                                .layout = {6, 2, 4},
                                .T = 5};
   EXPECT_NO_THROW(rotate_and_scale(ctx, good));
-  for (int field = 0; field < 12; ++field) {
+  for (int field = 0; field < 13; ++field) {
     RotateAndScale bad = good;
     if (field == 0) bad.qk = t.zeros({10, 40});
     if (field == 1) bad.x = t.zeros({10, 31});
@@ -481,6 +481,7 @@ TEST(RotateAndScale, RefusesWhatDoesNotFit) {
     if (field == 9) bad.rotation = t.zeros({5, 2, 2}, DType::f32);
     if (field == 10) bad.qk = t.zeros({10, 32}, DType::f32);
     if (field == 11) bad.layout = {5, 3, 4};
+    if (field == 12) bad.rotation = {};  // then only queries are written
     EXPECT_THROW(rotate_and_scale(ctx, bad), Error) << field;
   }
   const RotateAndScaleBackward right = {.dqkv = t.zeros({10, 40}),
