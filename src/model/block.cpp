@@ -23,10 +23,9 @@ struct AttentionInputs {
 };
 AttentionInputs attention_inputs(const Block& block, int64_t B, const BlockActs& a) {
   const auto [H, K, D] = block.heads;
-  const ConstTensor q = a.qk ? ConstTensor(a.qk) : before_rotation(a);
-  const ConstTensor k = q.shape[1] > H * D ? q : before_rotation(a);  // without RoPE qk has no keys
-  return {
-      .q = heads(q, B, 0, H, D), .k = heads(k, B, H, K, D), .v = heads(ConstTensor(a.qkv), B, H + K, K, D)};
+  const ConstTensor raw = before_rotation(a), q = a.qk ? ConstTensor(a.qk) : raw, v = a.qkv;
+  const ConstTensor k = q.shape[1] > H * D ? q : raw;  // without RoPE a.qk has no keys
+  return {.q = heads(q, B, 0, H, D), .k = heads(k, B, H, K, D), .v = heads(v, B, H + K, K, D)};
 }
 
 // Heads of the tokens [first, first + T) of each sequence.

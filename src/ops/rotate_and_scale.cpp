@@ -172,8 +172,7 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
     const Pairs pairs = pairs_of(layout, args.rotation);
     const RowScale<W> scale = row_scale<W>(args.s, args.b);
     const int64_t heads = changed_heads(layout, args.rotation);
-    const int64_t stride = args.x.shape[1], d_stride = args.dqkv.shape[1], T = args.T;
-    const int64_t N = args.x.shape[0];
+    const int64_t N = args.x.shape[0], T = args.T, stride = args.x.shape[1], d_stride = args.dqkv.shape[1];
     const bool learned = args.ds || args.db;
     const auto ignore = [](int64_t, W) {};
     E* dqkv = args.dqkv.as<E>();
