@@ -102,6 +102,9 @@ TEST(Gemm, CachedPrimitiveTakesOtherMemory) {
 
 // Of products that the library does not cut along k; over thousands of rows it may.
 TEST(Gemm, SameBitsOnOneAndTwoThreads) {
+#ifndef __x86_64__
+  GTEST_SKIP() << "oneDNN's kernels for this processor share out a product's sums by the number of threads";
+#endif
   const int threads = omp_get_max_threads();
   for (const Case& kind : cases()) {
     if (kind.bias) continue;
