@@ -23,6 +23,7 @@
 
 #include "core/dtype.h"
 #include "core/parallel.h"
+#include "core/prefetch.h"
 #include "core/simd.h"
 
 namespace keen::ops::tile {
@@ -258,13 +259,11 @@ template <class E, class V, class W>
   if constexpr (kPaired<E>) multiply(scores, scale);
 }
 
-// Asks for rows that load_rows will read next: rows of packed heads lie pages apart, where no hardware
+// Asks for rows that are read next: rows of packed heads lie pages apart, where no hardware
 // prefetcher follows.
 template <class T>
 [[gnu::always_inline]] inline void prefetch_rows(HeadRows<T> head, int64_t begin, int64_t end, int64_t D) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  for (int64_t t = begin; t < end; ++t)
-    for (int64_t d = 0; d < D; d += kLine) __builtin_prefetch(head.row(t) + d, 0, 3);
+  for (int64_t t = begin; t < end; ++t) prefetch(head.row(t), D);
 }
 
 // Lanes from kFirst on, of the lanes of x and then y, in turn with those kApart behind them.

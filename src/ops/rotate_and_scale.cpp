@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/prefetch.h"
 #include "ops/column_sums.h"
 
 namespace keen::ops {
@@ -12,10 +13,6 @@ constexpr int64_t kGrain = 1 << 14;  // elements worth a thread of their own
 
 // Forward was long ago: its queries come from memory, and no hardware prefetcher follows a row's third.
 constexpr int64_t kRowsAhead = 8;
-template <class T> void prefetch(const T* x, int64_t count) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(x + i);
-}
 
 // The width of a head and how many of its pairs rotate.
 struct Pairs {
@@ -187,22 +184,22 @@ void rotate_and_scale_backward_on<Device::cpu>(Context&, const RotateAndScaleBac
         E* d = dqkv + row * d_stride;
         const E* raw = x + row * stride;
         if (learned && row + kRowsAhead < N) prefetch(raw + kRowsAhead * stride, layout.H * layout.D);
-        for (int64_t h = 0; h < layout.H; ++h) {
+        for (int64_t h = 0; h < heads; ++h) {
           E* head = d + h * pairs.D;
-          if (!learned) {
-            rotate_head_back<E>(head, turn, pairs, scale(h, ln), ignore);
+          const bool query = h < layout.H;
+          const W c = query ? scale(h, ln) : W(1);
+          if (!query || !learned) {
+            rotate_head_back<E>(head, turn, pairs, c, ignore);
             continue;
           }
           const E* q = raw + h * pairs.D;
           W *by_ln = sums + h * pairs.D, *plain = by_ln + layout.H * pairs.D;
-          rotate_head_back<E>(head, turn, pairs, scale(h, ln), [=](int64_t i, W g) {
+          rotate_head_back<E>(head, turn, pairs, c, [=](int64_t i, W g) {
             const W product = g * W(q[i]);
             by_ln[i] += ln * product;
             plain[i] += product;
           });
         }
-        for (int64_t h = layout.H; h < heads; ++h)
-          rotate_head_back<E>(d + h * pairs.D, turn, pairs, W(1), ignore);
       }
       if (!learned) return;
       // Each head's D sums become one, the first 2H columns: what is written was read before.
