@@ -7,6 +7,7 @@
 
 #include "core/copy.h"
 #include "ops/copy_heads.h"
+#include "ops/gemm.h"
 
 namespace keen {
 
@@ -114,7 +115,8 @@ Generator::Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, 
       arena_(activations),
       B_(B),
       capacity_(capacity),
-      most_rows_(std::min(std::max(kPiece, B), B * capacity)),
+      most_together_(std::min(ctx.device == Device::cpu ? ops::kFewRows : std::max(kPiece, B), B * capacity)),
+      most_rows_(std::max(std::min(kPiece, capacity), most_together_)),
       length_(static_cast<size_t>(B)) {
   check(B >= 1 && capacity >= 1, "Generator: at least one sequence and one token");
   check(gpt.positions == nullptr || capacity <= gpt.config.context,
@@ -125,14 +127,15 @@ Generator::Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, 
     if (keep_queries) caches_.back().last_queries = arena_.take({B, H * D}, gpt.dtype);
   }
   ids_ = arena_.take({padded_rows(most_rows_)}, DType::i32);
-  last_rows_ = arena_.take({padded_rows(B), gpt.config.width}, gpt.dtype);
-  logits_ = arena_.take({padded_rows(B), gpt.config.vocab_size}, wide(gpt.dtype));
+  const int64_t most_wanted = padded_rows(std::min(B, most_together_));
+  last_rows_ = arena_.take({most_wanted, gpt.config.width}, gpt.dtype);
+  logits_ = arena_.take({most_wanted, gpt.config.vocab_size}, wide(gpt.dtype));
   if (ctx.planning) plan();
   host_logits_.resize(static_cast<size_t>(B * gpt.config.vocab_size));
 }
 
-// Every number of rows that a pass can have, so that each finds its scratch; and as many sequences as there
-// are, which is where attention takes most.
+// Every number of rows that a pass can have, so that each finds its scratch; and as many sequences as go
+// together, which is where attention takes most.
 void Generator::plan() {
   for (int64_t rows = 1; rows <= padded_rows(most_rows_); rows = padded_rows(rows + 1)) {
     const int64_t T = std::min({rows, kPiece, capacity_});
@@ -141,9 +144,9 @@ void Generator::plan() {
     run_pass(alone, std::vector<int32_t>(static_cast<size_t>(std::min(rows, most_rows_))));
   }
   std::vector<Piece> together;
-  for (int64_t b = 0; b < B_; ++b)
+  for (int64_t b = 0; b < std::min(B_, most_together_); ++b)
     together.push_back({0, {.first = b, .count = 1, .T = 1, .past = capacity_ - 1}, true});
-  run_pass(together, std::vector<int32_t>(static_cast<size_t>(B_)));
+  run_pass(together, std::vector<int32_t>(together.size()));
 }
 
 void Generator::feed(std::span<const Feed> feeds) {
@@ -164,7 +167,7 @@ void Generator::feed(std::span<const Feed> feeds) {
     for (size_t i = 0; i < feeds.size(); ++i) {
       const int64_t T = std::min(kPiece, std::ssize(rest[i]));
       if (T == 0) continue;
-      if (std::ssize(ids) + T > most_rows_) {
+      if (!pieces.empty() && std::ssize(ids) + T > most_together_) {
         more = true;
         continue;
       }

@@ -35,7 +35,9 @@ ChosenToken choose_token(std::span<const double> logits, const Sampling& samplin
 // Sequences of any lengths go through the model together, as one ragged pass without padding between them, so
 // the weights are read once for all. What a sequence computes does not depend on the others: rows go through
 // norms, activations and matrix products one by one, and attention works on one sequence at a time, cut into
-// the same pieces whoever else is there. On the CPU the logits are equal bit for bit.
+// the same pieces whoever else is there. On the CPU the logits are equal bit for bit: there a row of a
+// product may depend on their number, but for few rows (ops/gemm.h), so a pass is either few rows or one
+// piece.
 class Generator {
  public:
   // Tokens of a sequence that one pass takes at most; longer prompts are fed in pieces.
@@ -82,12 +84,13 @@ class Generator {
   const Gpt& gpt_;
   Arena& arena_;
   int64_t B_, capacity_;
-  int64_t most_rows_;  // of a pass, before they are padded
+  int64_t most_together_;  // rows of a pass of several pieces
+  int64_t most_rows_;      // of any pass, before they are padded
   std::vector<int64_t> length_;
   std::vector<KvCache> caches_;
   Tensor ids_;        // (padded most_rows)
-  Tensor last_rows_;  // (padded B, C)  the normed rows that the head reads
-  Tensor logits_;     // (padded B, V)
+  Tensor last_rows_;  // (padded most_together, C)  the normed rows that the head reads
+  Tensor logits_;     // (padded most_together, V)
   std::vector<double> host_logits_;
 };
 

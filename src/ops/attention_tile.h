@@ -21,12 +21,18 @@
 #include <immintrin.h>
 #endif
 
-#include "core/dtype.h"
+#include "core/lanes.h"
 #include "core/parallel.h"
 #include "core/prefetch.h"
 #include "core/simd.h"
 
 namespace keen::ops::tile {
+
+using simd::kLanes;
+using simd::load_lanes;
+using simd::Pair;
+using simd::transpose;
+using simd::VectorOf;
 
 inline constexpr int64_t kQueries = 64;  // lanes of a tile, and its row stride
 inline constexpr int64_t kKeys = 64;     // keys of a block
@@ -41,10 +47,6 @@ constexpr int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / un
 // D.
 constexpr int64_t head_stride(int64_t D) { return round_up(D, 16); }
 
-// Two bf16, the first in the low half. Tiles of them are also written as bf16 and as vectors.
-struct [[gnu::may_alias]] Pair {
-  uint32_t bits;
-};
 template <class E> constexpr bool kPaired = std::is_same_v<E, Pair>;
 template <class E> constexpr int64_t kDepth = kPaired<E> ? 2 : 1;  // numbers in a factor
 template <class E> constexpr int64_t factors(int64_t numbers) {
@@ -56,25 +58,6 @@ template <class Vectors, class T>
 concept VectorsFor = !std::is_same_v<Vectors, Bf16Pairs> || std::is_same_v<T, bf16>;
 template <class T, class Vectors>
 using Factor = std::conditional_t<std::is_same_v<Vectors, Bf16Pairs>, Pair, Wide<T>>;
-
-template <class E, int kBytes> struct VectorOf { typedef E type __attribute__((vector_size(kBytes))); };
-template <int kBytes> struct VectorOf<Pair, kBytes> {
-  typedef int32_t type __attribute__((vector_size(kBytes), may_alias));
-};
-template <class E, int kBytes> constexpr int64_t kLanes = kBytes / static_cast<int64_t>(sizeof(E));
-
-// x = the numbers at `from`, which need not be aligned; bf16 becomes float.
-template <int kBytes, std::floating_point W>
-[[gnu::always_inline]] inline void load_lanes(typename VectorOf<W, kBytes>::type& x, const W* from) {
-  __builtin_memcpy(&x, from, kBytes);
-}
-template <int kBytes>
-[[gnu::always_inline]] inline void load_lanes(typename VectorOf<float, kBytes>::type& x, const bf16* from) {
-  typename VectorOf<uint16_t, kBytes / 2>::type halves;
-  __builtin_memcpy(&halves, from, kBytes / 2);
-  using Bits = typename VectorOf<uint32_t, kBytes>::type;
-  x = (typename VectorOf<float, kBytes>::type)(__builtin_convertvector(halves, Bits) << 16);
-}
 
 // x = exp(x) for every lane, where x <= 0, or above it by rounding errors.
 template <int kBytes>
@@ -266,37 +249,6 @@ template <class T>
   for (int64_t t = begin; t < end; ++t) prefetch(head.row(t), D);
 }
 
-// Lanes from kFirst on, of the lanes of x and then y, in turn with those kApart behind them.
-template <int kFirst, int kApart, class V, int... k>
-[[gnu::always_inline]] inline void interleave(V& to, const V& x, const V& y,
-                                              std::integer_sequence<int, k...>) {
-  to = __builtin_shufflevector(x, y, (kFirst + k / 2 + k % 2 * kApart)...);
-}
-
-// to[c][r] = from[r][c] for r < rows and c < columns, each rounded up to the lanes.
-template <int kBytes, class E>
-[[gnu::always_inline]] inline void transpose(E* to, int64_t to_stride, const E* from, int64_t from_stride,
-                                             int64_t rows, int64_t columns) {
-  using Bits = std::conditional_t<sizeof(E) == 8, int64_t, int32_t>;
-  typedef Bits V __attribute__((vector_size(kBytes), aligned(sizeof(E)), may_alias));
-  constexpr int64_t L = kLanes<E, kBytes>;
-  constexpr std::make_integer_sequence<int, L> all{};
-  for (int64_t r = 0; r < rows; r += L)
-    for (int64_t c = 0; c < columns; c += L) {
-      V x[L], dealt[L];
-      for (int64_t i = 0; i < L; ++i) x[i] = *reinterpret_cast<const V*>(from + (r + i) * from_stride + c);
-      // Dealing both halves of the square in turn moves the first bit of an element's index behind its last.
-      for (int64_t round = 1; round < L; round *= 2) {
-        for (int64_t i = 0; i < L / 2; ++i) {
-          interleave<0, L>(dealt[2 * i], x[i], x[i + L / 2], all);
-          interleave<L / 2, L>(dealt[2 * i + 1], x[i], x[i + L / 2], all);
-        }
-        for (int64_t i = 0; i < L; ++i) x[i] = dealt[i];
-      }
-      for (int64_t i = 0; i < L; ++i) *reinterpret_cast<V*>(to + (c + i) * to_stride + r) = x[i];
-    }
-}
-
 // head[begin + t][d] = factor * rows[t][d] for t < count.
 template <class T, class W>
 [[gnu::always_inline]] inline void store_rows(HeadRows<T> head, int64_t begin, int64_t count, const W* rows,
@@ -353,7 +305,7 @@ template <int kBytes, class E, class V>
     Row both;
     round_both(both, x[0], x[1]);
     Numbers pairs;
-    interleave<0, 16>(pairs, (Numbers)both, (Numbers)both, std::make_integer_sequence<int, 32>());
+    simd::interleave<0, 16>(pairs, (Numbers)both, (Numbers)both, std::make_integer_sequence<int, 32>());
     *to = (Row)pairs;
   } else {
     *to = x[0];

@@ -4,6 +4,7 @@
 #include "ops/column_sums.h"
 #include "ops/elementwise.h"
 #include "ops/gelu.h"
+#include "ops/gemm_few_rows.h"
 #include "ops/gemm_onednn.h"
 
 namespace keen::ops {
@@ -102,11 +103,16 @@ void gemm(Context& ctx, const Gemm& args) {
   }
   int64_t workspace_bytes = kCudaGemmWorkspaceBytes;
   if (ctx.device == Device::cpu) {
-    if (args.a.dtype == DType::bf16 && !fast_bf16(Device::cpu)) {
-      gemm_as_float32(ctx, plain_product(args));
+    const Gemm product = plain_product(args);
+    const bool few_rows = has_few_rows(product);
+    if (few_rows || (args.a.dtype == DType::bf16 && !fast_bf16(Device::cpu))) {
+      if (few_rows)
+        gemm_few_rows(ctx, product);
+      else
+        gemm_as_float32(ctx, product);
       return after_product(ctx, args, scratch);
     }
-    workspace_bytes = args.a.dtype == DType::f64 ? 0 : onednn_workspace_bytes(ctx, plain_product(args));
+    workspace_bytes = args.a.dtype == DType::f64 ? 0 : onednn_workspace_bytes(ctx, product);
   }
   Gemm product = args;
   if (ctx.device == Device::cuda && args.bias && args.bias.dtype != args.c.dtype) {

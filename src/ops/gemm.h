@@ -23,13 +23,17 @@ struct Gemm {
   bool is_plain() const { return !gelu_input && !gelu_at && !a_sums; }
 };
 
-// c = op(a) op(b) + bias. float32 and bf16 run in the device's library, float64 in a plain loop. The
-// library's workspace comes from ctx.scratch. Rows of c do not depend on how many other rows there are beyond
-// rounding. On CUDA the bias of a bf16 product is rounded to bf16 first, and ctx.time_gemms chooses the
-// algorithm, and whether one kernel computes the product and what goes along with it; without it kernels of
-// their own do the latter, as on the CPU. Where one kernel does, nothing is rounded in between. All three
-// sizes are at least 1; accumulate needs a c of the wide type; c may alias nothing. A processor that is
-// not fast at bf16 multiplies bf16 operands as float32 copies in scratch: as exact.
+// On the CPU c = a b^T of at most this many rows, in float32 or bf16, is a loop of keen's own: faster there
+// than the library, and a row is the same to the last bit however many there are. Of more rows, a row may
+// depend on their number by rounding.
+constexpr int64_t kFewRows = 16;
+
+// c = op(a) op(b) + bias. float32 and bf16 run in the device's library (but for few rows), float64 in a plain
+// loop. Workspace comes from ctx.scratch. On CUDA the bias of a bf16 product is rounded to bf16 first, and
+// ctx.time_gemms chooses the algorithm, and whether one kernel computes the product and what goes along with
+// it; without it kernels of their own do the latter, as on the CPU. Where one kernel does, nothing is rounded
+// in between. All three sizes are at least 1; accumulate needs a c of the wide type; c may alias nothing. A
+// processor that is not fast at bf16 multiplies bf16 operands as float32 copies in scratch: as exact.
 void gemm(Context& ctx, const Gemm& args);
 
 // Whether this machine multiplies bf16 matrices faster than float32 ones: what `precision: auto` asks.

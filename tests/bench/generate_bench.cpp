@@ -56,13 +56,13 @@ void count(benchmark::State& state, int64_t tokens) {
 }
 
 void prefill(benchmark::State& state, const BenchShape& shape, DType dtype, const char* attention) {
-  const int64_t tokens = state.range(0);
-  Model model(shape, dtype, attention, 1, tokens);
+  const int64_t tokens = state.range(0), B = state.range(1);
+  Model model(shape, dtype, attention, B, tokens);
   for (auto _ : state) {
-    model.truncate(1, 0);
-    model.feed(1, tokens);
+    model.truncate(B, 0);
+    model.feed(B, tokens);
   }
-  count(state, tokens);
+  count(state, B * tokens);
 }
 
 void decode(benchmark::State& state, const BenchShape& shape, DType dtype, const char* attention) {
@@ -90,10 +90,11 @@ void add_benchmarks() {
         benchmark::RegisterBenchmark(
             ("prefill/" + name).c_str(),
             [&shape, dtype, attention](benchmark::State& state) { prefill(state, shape, dtype, attention); })
-            ->ArgNames({"tokens"})
-            ->Args({256})
-            ->Args({1024})
-            ->Args({4096})
+            ->ArgNames({"tokens", "texts"})
+            ->Args({256, 1})
+            ->Args({1024, 1})
+            ->Args({4096, 1})
+            ->Args({24, 16})
             ->Unit(benchmark::kMillisecond)
             ->UseRealTime();
         benchmark::RegisterBenchmark(

@@ -68,7 +68,8 @@ Gemm make(Tensors& t, const Case& kind, Size size) {
 TEST(Gemm, EqualsTheDefinitionForEveryKindAndShape) {
   for (const Size size :
        {Size{1, 1, 1}, Size{1, 33, 7}, Size{33, 1, 7}, Size{33, 7, 1}, Size{3, 5, 7}, Size{64, 96, 128},
-        Size{800, 24, 520}, Size{1030, 40, 37}, Size{129, 515, 65}, Size{2050, 24, 33}, Size{96, 40, 1030}}) {
+        Size{800, 24, 520}, Size{1030, 40, 37}, Size{129, 515, 65}, Size{2050, 24, 33}, Size{96, 40, 1030},
+        Size{2, 50, 96}, Size{7, 43, 530}, Size{16, 35, 71}}) {
     for (const Case& kind : cases()) {
       Tensors t;
       const Gemm g = make(t, kind, size);
@@ -100,11 +101,46 @@ TEST(Gemm, CachedPrimitiveTakesOtherMemory) {
   }
 }
 
+// Decoding relies on it: a row is the same to the last bit, however many there are, on any number of threads.
+TEST(Gemm, AFewRowsAreTheSameHoweverMany) {
+  const int threads = omp_get_max_threads();
+  for (const Case& kind : cases()) {
+    if (kind.transpose_a || !kind.transpose_b || kind.accumulate) continue;
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{515, 768}, {43, 131}, {50, 8}, {1, 3}}) {
+      Tensors t;
+      const Gemm all = make(t, kind, {kFewRows, n, k});
+      std::vector<double> want;
+      for (int64_t rows = kFewRows; rows >= 1; --rows) {
+        omp_set_num_threads(static_cast<int>(1 + rows % 2));
+        Gemm some = all;
+        some.a = all.a.rows(0, rows);
+        some.c = t.poisoned({rows, n}, kind.c_type);
+        Context ctx;
+        prepare(ctx, [&] { gemm(ctx, some); });
+        gemm(ctx, some);
+        const std::vector<double> got = Tensors::to_doubles(some.c);
+        if (rows == kFewRows) want = got;
+        want.resize(got.size());
+        EXPECT_EQ(got, want) << rows << " rows, " << n << " x " << k << " " << name_of(kind.type) << " -> "
+                             << name_of(kind.c_type) << " bias " << kind.bias;
+      }
+    }
+  }
+  omp_set_num_threads(threads);
+}
+
+bool has_avx512() {
+#ifdef __x86_64__
+  return __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
 // Of products that the library does not cut along k; over thousands of rows it may.
 TEST(Gemm, SameBitsOnOneAndTwoThreads) {
-#ifndef __x86_64__
-  GTEST_SKIP() << "oneDNN's kernels for this processor share out a product's sums by the number of threads";
-#endif
+  if (!has_avx512())
+    GTEST_SKIP() << "oneDNN's kernels for this processor share out a product's sums by the number of threads";
   const int threads = omp_get_max_threads();
   for (const Case& kind : cases()) {
     if (kind.bias) continue;

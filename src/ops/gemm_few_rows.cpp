@@ -1,0 +1,126 @@
+#include "ops/gemm_few_rows.h"
+
+#include "core/lanes.h"
+#include "core/parallel.h"
+#include "ops/elementwise.h"
+
+namespace keen::ops {
+
+namespace {
+
+constexpr int64_t kPanel = 16;  // columns of c that are computed together: as many as the most lanes
+
+// The sums of rows [0, R) of a with columns [0, O) of c, a vector of partial sums each: lane l sums over
+// k = l, L + l, 2 L + l, ..., and lane 0 over the rest of K too. They go to sums[r * L * L + o * L].
+template <int kBytes, int R, int O, class T>
+[[gnu::always_inline]] inline void sum_block(float* sums, const float* a, const T* b, int64_t K) {
+  using V = typename simd::VectorOf<float, kBytes>::type;
+  constexpr int64_t L = simd::kLanes<float, kBytes>;
+  V sum[R][O] = {};
+  const auto add = [&](int64_t k) {
+    V x[R], y;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) simd::load_lanes<kBytes>(x[r], a + r * K + k);
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) {
+      simd::load_lanes<kBytes>(y, b + o * K + k);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sum[r][o] += x[r] * y;
+    }
+  };
+  constexpr int64_t kLine = 64 / sizeof(T);  // numbers of b in a cache line; the columns after these are next
+  const int64_t whole = K / L * L;
+  int64_t k = 0;
+  for (; k + kLine <= whole; k += kLine) {
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) __builtin_prefetch(b + (O + o) * K + k);
+#pragma GCC unroll 8
+    for (int64_t l = 0; l < kLine; l += L) add(k + l);
+  }
+  for (; k < whole; k += L) add(k);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) {
+      float* to = sums + (r * L + o) * L;
+      *reinterpret_cast<V*>(to) = sum[r][o];
+      for (k = whole; k < K; ++k) to[0] += a[r * K + k] * float(b[o * K + k]);
+    }
+}
+
+// The same for `columns` columns, at most L.
+template <int kBytes, int R, int O, class T>
+[[gnu::always_inline]] inline void sum_columns(float* sums, const float* a, const T* b, int64_t K,
+                                               int64_t columns) {
+  constexpr int64_t L = simd::kLanes<float, kBytes>;
+  int64_t o = 0;
+  for (; o + O <= columns; o += O) sum_block<kBytes, R, O>(sums + o * L, a, b + o * K, K);
+  for (; o < columns; ++o) sum_block<kBytes, R, 1>(sums + o * L, a, b + o * K, K);
+}
+
+// Columns [begin, end) of all rows.
+template <int kBytes, class T, class C>
+[[gnu::always_inline]] inline void multiply(const Gemm& g, const float* a, int64_t begin, int64_t end) {
+  using V = typename simd::VectorOf<float, kBytes>::type;
+  constexpr int64_t L = simd::kLanes<float, kBytes>;
+  constexpr int kWide = kBytes == 64 ? 4 : 2;  // columns of a block of 4 rows, by the number of registers
+  const auto [M, N] = dims<2>(g.c);
+  const int64_t K = g.a.shape[1];
+  const T* b = g.b.as<T>();
+  const float* bias = g.bias ? g.bias.as<float>() : nullptr;
+  alignas(64) float sums[kFewRows * L * L] = {}, sums_t[L * L];
+  for (int64_t j = begin; j < end; j += L) {
+    const int64_t columns = std::min(L, end - j);
+    for (int64_t i = 0; i < M; i += 4) {
+      float* to = sums + i * L * L;
+      const float* rows = a + i * K;
+      if (M - i >= 4) sum_columns<kBytes, 4, kWide>(to, rows, b + j * K, K, columns);
+      if (M - i == 3) sum_columns<kBytes, 3, 4>(to, rows, b + j * K, K, columns);
+      if (M - i == 2) sum_columns<kBytes, 2, 4>(to, rows, b + j * K, K, columns);
+      if (M - i == 1) sum_columns<kBytes, 1, 8>(to, rows, b + j * K, K, columns);
+    }
+    for (int64_t i = 0; i < M; ++i) {
+      simd::transpose<kBytes>(sums_t, L, sums + i * L * L, L, L, L);
+      V total{};
+      for (int64_t lane = 0; lane < L; ++lane) total += *reinterpret_cast<const V*>(sums_t + lane * L);
+      C* to = g.c.as<C>() + i * N + j;
+      for (int64_t o = 0; o < columns; ++o) to[o] = C(bias == nullptr ? total[o] : total[o] + bias[j + o]);
+    }
+  }
+}
+
+template <class T, class C> void multiply(const Gemm& g, const float* a) {
+  const int64_t M = g.c.shape[0], N = g.c.shape[1], K = g.a.shape[1];
+  constexpr int64_t kLeast = 1 << 16;  // products that are worth a thread
+  parallel_for((N + kPanel - 1) / kPanel, std::max<int64_t>(1, kLeast / (M * K * kPanel)),
+               [&]<class Vectors>(int64_t begin, int64_t end, Vectors) {
+                 multiply<Vectors::value, T, C>(g, a, begin * kPanel, std::min(end * kPanel, N));
+               });
+}
+
+}  // namespace
+
+bool has_few_rows(const Gemm& product) {
+  return product.c.shape[0] <= kFewRows && !product.transpose_a && product.transpose_b &&
+         !product.accumulate && product.a.dtype != DType::f64;
+}
+
+void gemm_few_rows(Context& ctx, const Gemm& product) {
+  ScratchScope scope(ctx);
+  ConstTensor a = product.a;
+  if (a.dtype == DType::bf16) {
+    const Tensor copy = ctx.scratch.take(a.shape, DType::f32);
+    convert(ctx, copy, a);
+    a = copy;
+  }
+  if (ctx.planning) return;
+  const float* rows = a.as<float>();
+  if (product.a.dtype == DType::f32)
+    multiply<float, float>(product, rows);
+  else if (product.c.dtype == DType::f32)
+    multiply<bf16, float>(product, rows);
+  else
+    multiply<bf16, bf16>(product, rows);
+}
+
+}  // namespace keen::ops
