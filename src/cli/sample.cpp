@@ -144,8 +144,10 @@ class SampleCommand final : public Command {
         ->type_name("P")
         ->capture_default_str();
     add_option("--seed", options_.seed, "Equal seeds draw equal text")->type_name("N")->capture_default_str();
-    add_option("--batch", options_.batch,
-               "Texts that are drawn together: more are faster and take more memory, and change no text")
+    add_option(
+        "--batch", options_.batch,
+        "Texts that are drawn together: more take more memory and, up to 16 on the CPU, less time; no text "
+        "depends on it")
         ->check(within(1, 4096))
         ->type_name("N")
         ->capture_default_str();

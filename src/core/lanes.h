@@ -1,6 +1,6 @@
-// Vectors of one register, for loops that are written by them because plain ones do not vectorize as they
-// should. To be inlined into the body of a parallel loop, which compiles it for the processor (VectorBytes in
-// core/parallel.h).
+// Vectors of one register, for loops that are written with them because plain ones do not vectorize as they
+// should. These functions are to be inlined into the body of a parallel loop, which compiles them for the
+// processor (VectorBytes in core/parallel.h).
 #pragma once
 
 #include <concepts>
@@ -12,13 +12,13 @@
 
 namespace keen::simd {
 
-// Two bf16 in one lane, the first in the low half. Memory of them is also written as bf16 and as vectors.
-struct [[gnu::may_alias]] Pair {
+// Two bf16 in one lane, the first in the low half. What holds them is also written as bf16 and as vectors.
+struct [[gnu::may_alias]] Bf16Pair {
   uint32_t bits;
 };
 
 template <class E, int kBytes> struct VectorOf { typedef E type __attribute__((vector_size(kBytes))); };
-template <int kBytes> struct VectorOf<Pair, kBytes> {
+template <int kBytes> struct VectorOf<Bf16Pair, kBytes> {
   typedef int32_t type __attribute__((vector_size(kBytes), may_alias));
 };
 template <class E, int kBytes> constexpr int64_t kLanes = kBytes / static_cast<int64_t>(sizeof(E));

@@ -14,7 +14,7 @@ namespace keen {
 // model has.
 Tokenizer open_tokenizer(std::string_view command, const std::string& path, const RunConfig& config);
 
-// How many texts of `context` tokens, at most `most`, go through a model together: as many tokens as a
+// How many texts of `context` tokens, at most `most`, are in a model's cache together: as many tokens as a
 // training micro-batch has, so that memory does not grow with the context.
 int64_t texts_together(const RunConfig& config, int64_t context, int64_t most);
 

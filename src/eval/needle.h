@@ -71,8 +71,8 @@ struct NeedleReport {
 // The head with the highest score in a trial that has scores.
 HeadScore top_score(const NeedleTrial& trial);
 
-// Asks one checkpoint after the other, the same questions where their tokenizers are the same. Texts go
-// through a model together, as many as a training micro-batch has tokens for. Before the first one is asked
+// Asks one checkpoint after the other, the same questions where their tokenizers are the same. Texts are
+// read together, as many as a training micro-batch has tokens for. Before the first one is asked
 // raises, for any of them, Exit::usage for contexts that are too short or beyond learned positions, and where
 // their own validation data is not one and the same; Exit::data (no tokenizer, no text, text too short for a
 // context or with needles in it), Exit::checkpoint; and later Exit::non_finite.

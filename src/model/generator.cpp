@@ -51,8 +51,9 @@ double sum_of_weights(std::span<const double> logits, double top, double tempera
 }
 
 // Rows that a pass has in truth: 2^k or 3 * 2^k. So the GEMM library makes its kernels for few sizes, all
-// of them at the start, and at most a third of the rows are padding.
-int64_t padded_rows(int64_t rows) {
+// of them at the start, and at most a third of the rows are padding. Few rows are not the library's.
+int64_t padded_rows(Device device, int64_t rows) {
+  if (device == Device::cpu && rows <= ops::kFewRows) return rows;
   const auto power = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
   return rows <= power / 4 * 3 ? power / 4 * 3 : power;
 }
@@ -126,10 +127,10 @@ Generator::Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, 
     caches_.push_back({.kv = arena_.take({B * capacity, 2 * K * D}, gpt.dtype), .P = capacity});
     if (keep_queries) caches_.back().last_queries = arena_.take({B, H * D}, gpt.dtype);
   }
-  ids_ = arena_.take({padded_rows(most_rows_)}, DType::i32);
-  const int64_t most_wanted = padded_rows(std::min(B, most_together_));
-  last_rows_ = arena_.take({most_wanted, gpt.config.width}, gpt.dtype);
-  logits_ = arena_.take({most_wanted, gpt.config.vocab_size}, wide(gpt.dtype));
+  ids_ = arena_.take({padded(most_rows_)}, DType::i32);
+  const int64_t most_waiting = padded(std::min(B, most_together_));
+  last_rows_ = arena_.take({most_waiting, gpt.config.width}, gpt.dtype);
+  logits_ = arena_.take({most_waiting, gpt.config.vocab_size}, wide(gpt.dtype));
   if (ctx.planning) plan();
   host_logits_.resize(static_cast<size_t>(B * gpt.config.vocab_size));
 }
@@ -137,17 +138,21 @@ Generator::Generator(Context& ctx, const Gpt& gpt, int64_t B, int64_t capacity, 
 // Every number of rows that a pass can have, so that each finds its scratch; and as many sequences as go
 // together, which is where attention takes most.
 void Generator::plan() {
-  for (int64_t rows = 1; rows <= padded_rows(most_rows_); rows = padded_rows(rows + 1)) {
+  for (int64_t rows = 1; rows <= padded(most_rows_); rows = padded(rows + 1)) {
     const int64_t T = std::min({rows, kPiece, capacity_});
     const Piece piece{0, {.first = 0, .count = 1, .T = T, .past = capacity_ - T}, true};
     const std::vector<Piece> alone(static_cast<size_t>(std::min(B_, rows / T)), piece);
     run_pass(alone, std::vector<int32_t>(static_cast<size_t>(std::min(rows, most_rows_))));
+    run_head();
   }
   std::vector<Piece> together;
   for (int64_t b = 0; b < std::min(B_, most_together_); ++b)
     together.push_back({0, {.first = b, .count = 1, .T = 1, .past = capacity_ - 1}, true});
   run_pass(together, std::vector<int32_t>(together.size()));
+  run_head();
 }
+
+int64_t Generator::padded(int64_t rows) const { return padded_rows(ctx_.device, rows); }
 
 void Generator::feed(std::span<const Feed> feeds) {
   std::vector<std::span<const int32_t>> rest;
@@ -182,15 +187,14 @@ void Generator::feed(std::span<const Feed> feeds) {
     }
     if (!pieces.empty()) run_pass(pieces, ids);
   }
+  run_head();
 }
 
 void Generator::run_pass(std::span<const Piece> pieces, std::span<const int32_t> ids) {
   // Sequences that stand alike become one span.
   std::vector<Span> spans;
   std::vector<bool> last;
-  std::vector<size_t> wanted;  // feeds whose logits this pass gives, in the order of their rows
   for (const Piece& piece : pieces) {
-    if (piece.last) wanted.push_back(piece.feed);
     if (!spans.empty() && last.back() == piece.last && spans.back().T == piece.span.T &&
         spans.back().past == piece.span.past && spans.back().first + spans.back().count == piece.span.first) {
       ++spans.back().count;
@@ -199,29 +203,40 @@ void Generator::run_pass(std::span<const Piece> pieces, std::span<const int32_t>
       last.push_back(piece.last);
     }
   }
-  const Pass pass{.B = 1, .T = padded_rows(std::ssize(ids)), .tables = &gpt_.tables, .spans = spans};
+  const Pass pass{.B = 1, .T = padded(std::ssize(ids)), .tables = &gpt_.tables, .spans = spans};
   const int64_t mark = arena_.mark();
   GptActs acts = take_gpt_acts(gpt_, pass, Keep::nothing, arena_);
   const Tensor inputs = ids_.rows(0, pass.T);
   if (!ctx_.planning) copy_now(inputs.rows(0, std::ssize(ids)), view_of(ids));
   gpt_forward(ctx_, gpt_, pass, acts, inputs, &caches_);
 
-  int64_t row = 0, count = 0;
-  for (size_t i = 0; i < spans.size(); row += spans[i++].rows()) {
-    if (!last[i]) continue;
-    const Tensor to = last_rows_.rows(count, count + spans[i].count);
-    ops::copy_heads(ctx_, ops::heads(to, spans[i].count, 0, 1, gpt_.config.width),
-                    last_tokens(acts.norm.rows(row, row + spans[i].rows()), spans[i].count));
-    count += spans[i].count;
+  int64_t row = 0;
+  const Piece* piece = pieces.data();
+  for (size_t i = 0; i < spans.size(); ++i) {
+    const int64_t count = spans[i].count;
+    if (last[i]) {
+      if (std::ssize(waiting_) + count > last_rows_.shape[0]) run_head();
+      const auto first = std::ssize(waiting_);
+      ops::copy_heads(ctx_, ops::heads(last_rows_.rows(first, first + count), count, 0, 1, gpt_.config.width),
+                      last_tokens(acts.norm.rows(row, row + spans[i].rows()), count));
+      for (int64_t k = 0; k < count; ++k) waiting_.push_back(piece[k].feed);
+    }
+    piece += count;
+    row += spans[i].rows();
   }
   arena_.release(mark);
-  if (count == 0) return;
-  gpt_logits(ctx_, gpt_, logits_.rows(0, padded_rows(count)), last_rows_.rows(0, padded_rows(count)));
-  if (ctx_.planning) return;
+}
+
+void Generator::run_head() {
+  if (waiting_.empty()) return;
+  const int64_t rows = padded(std::ssize(waiting_));
+  gpt_logits(ctx_, gpt_, logits_.rows(0, rows), last_rows_.rows(0, rows));
   const auto V = static_cast<size_t>(gpt_.config.vocab_size);
-  for (size_t i = 0; i < wanted.size(); ++i)
-    to_doubles(logits_.rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1),
-               std::span(host_logits_).subspan(wanted[i] * V, V));
+  if (!ctx_.planning)
+    for (size_t i = 0; i < waiting_.size(); ++i)
+      to_doubles(logits_.rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1),
+                 std::span(host_logits_).subspan(waiting_[i] * V, V));
+  waiting_.clear();
 }
 
 std::span<const double> Generator::logits(size_t i) const {

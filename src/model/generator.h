@@ -32,12 +32,12 @@ ChosenToken choose_token(std::span<const double> logits, const Sampling& samplin
 // needs nothing special: a cached key never changes, and the scale of a new query counts the keys that its
 // own sequence has.
 //
-// Sequences of any lengths go through the model together, as one ragged pass without padding between them, so
-// the weights are read once for all. What a sequence computes does not depend on the others: rows go through
-// norms, activations and matrix products one by one, and attention works on one sequence at a time, cut into
-// the same pieces whoever else is there. On the CPU the logits are equal bit for bit: there a row of a
-// product may depend on their number, but for few rows (ops/gemm.h), so a pass is either few rows or one
-// piece.
+// Sequences of any lengths go through the model together, in ragged passes without padding between them, so
+// that the weights are read once for many. What a sequence computes does not depend on the others: rows go
+// through norms, activations and matrix products one by one, and attention works on one sequence at a time,
+// cut into the same pieces whoever else is there. On the CPU the logits are equal bit for bit: since a row of
+// a product may depend there on the number of rows by rounding, unless they are few (ops/gemm.h), a pass is
+// either of at most that many rows or of one sequence.
 class Generator {
  public:
   // Tokens of a sequence that one pass takes at most; longer prompts are fed in pieces.
@@ -61,7 +61,8 @@ class Generator {
   int64_t length(int64_t sequence) const { return length_[static_cast<size_t>(sequence)]; }
   // Forgets all but the first `tokens` tokens of a sequence.
   void truncate(int64_t sequence, int64_t tokens);
-  // Makes the first `tokens` tokens of `from` the whole of another sequence.
+  // Makes the first `tokens` tokens of `from` the whole of another sequence: the same as feeding them to it,
+  // bit for bit on the CPU where they end with a feed.
   void copy_prefix(int64_t from, int64_t to, int64_t tokens);
 
   // The weights with which the token that was fed to a sequence last attends to all of its tokens, itself
@@ -78,7 +79,11 @@ class Generator {
   };
 
   void plan();
+  int64_t padded(int64_t rows) const;
+  // The pieces through all layers; the last rows of the feeds that end with it then wait for the head.
   void run_pass(std::span<const Piece> pieces, std::span<const int32_t> ids);
+  // The logits of all rows that wait.
+  void run_head();
 
   Context& ctx_;
   const Gpt& gpt_;
@@ -88,9 +93,10 @@ class Generator {
   int64_t most_rows_;      // of any pass, before they are padded
   std::vector<int64_t> length_;
   std::vector<KvCache> caches_;
-  Tensor ids_;        // (padded most_rows)
-  Tensor last_rows_;  // (padded most_together, C)  the normed rows that the head reads
-  Tensor logits_;     // (padded most_together, V)
+  std::vector<size_t> waiting_;  // the feeds whose rows are in last_rows_
+  Tensor ids_;                   // (padded most_rows)
+  Tensor last_rows_;             // (padded min(B, most_together), C)  the normed rows that the head reads
+  Tensor logits_;                // (padded min(B, most_together), V)
   std::vector<double> host_logits_;
 };
 

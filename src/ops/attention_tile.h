@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <concepts>
 #include <cstdint>
 #include <limits>
 #include <utility>
@@ -30,7 +29,7 @@ namespace keen::ops::tile {
 
 using simd::kLanes;
 using simd::load_lanes;
-using simd::Pair;
+using Pair = simd::Bf16Pair;
 using simd::transpose;
 using simd::VectorOf;
 

@@ -7,14 +7,14 @@ namespace keen::ops {
 
 namespace {
 
-// Calls body(begin, end) for blocks of fixed length in parallel: an element is then always computed by the
-// vector loop or always by its remainder, whose roundings may differ, for any number of threads.
-template <class F> void for_blocks(int64_t count, const F& body) {
-  constexpr int64_t kBlock = 1 << 12;
-  parallel_for((count + kBlock - 1) / kBlock, 1, [=](int64_t first, int64_t last) {
-    for (int64_t block = first; block < last; ++block)
-      body(block * kBlock, std::min(count, (block + 1) * kBlock));
-  });
+// Calls body(begin, end) for every row of x in parallel: the vector loop and its remainder, whose roundings
+// may differ, then always compute the same columns, for any number of rows and threads.
+template <class F> void for_rows(const ConstTensor& x, const F& body) {
+  const int64_t columns = x.shape[x.shape.rank - 1], rows = x.count() / std::max<int64_t>(columns, 1);
+  parallel_for(rows, std::max<int64_t>(1, 4096 / std::max<int64_t>(columns, 1)),
+               [=](int64_t first, int64_t last) {
+                 for (int64_t row = first; row < last; ++row) body(row * columns, (row + 1) * columns);
+               });
 }
 
 constexpr double kSqrtTwoOverPi = 0.79788456080286535588, kCubic = 0.044715;
@@ -40,7 +40,7 @@ template <> void gelu_on<Device::cpu>(Context&, Tensor y, ConstTensor x) {
     using W = Wide<T>;
     T* py = y.as<T>();
     const T* px = x.as<T>();
-    for_blocks(x.count(), [=](int64_t begin, int64_t end) {
+    for_rows(x, [=](int64_t begin, int64_t end) {
       KEEN_INDEPENDENT
       for (int64_t i = begin; i < end; ++i) py[i] = T(W(px[i]) * simd::sigmoid(gate_input(W(px[i]))).value);
     });
@@ -52,7 +52,7 @@ template <> void gelu_backward_on<Device::cpu>(Context&, Tensor dx, ConstTensor 
     using W = Wide<T>;
     T* pdx = dx.as<T>();
     const T *pdy = dy.as<T>(), *px = x.as<T>();
-    for_blocks(x.count(), [=](int64_t begin, int64_t end) {
+    for_rows(x, [=](int64_t begin, int64_t end) {
       KEEN_INDEPENDENT
       for (int64_t i = begin; i < end; ++i) {
         const W v = W(px[i]);

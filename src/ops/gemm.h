@@ -23,9 +23,9 @@ struct Gemm {
   bool is_plain() const { return !gelu_input && !gelu_at && !a_sums; }
 };
 
-// On the CPU c = a b^T of at most this many rows, in float32 or bf16, is a loop of keen's own: faster there
-// than the library, and a row is the same to the last bit however many there are. Of more rows, a row may
-// depend on their number by rounding.
+// On the CPU c = a b^T + bias of at most this many rows, in float32 or bf16, is a loop of keen's own, by
+// which a row is the same to the last bit however many there are. With more rows, or not of this form, a row
+// may depend on how many there are by rounding.
 constexpr int64_t kFewRows = 16;
 
 // c = op(a) op(b) + bias. float32 and bf16 run in the device's library (but for few rows), float64 in a plain

@@ -8,7 +8,7 @@ namespace keen::ops {
 
 namespace {
 
-constexpr int64_t kPanel = 16;  // columns of c that are computed together: as many as the most lanes
+constexpr int64_t kPanel = 16;  // threads share out columns of c in multiples of this: whole vectors
 
 // The sums of rows [0, R) of a with columns [0, O) of c, a vector of partial sums each: lane l sums over
 // k = l, L + l, 2 L + l, ..., and lane 0 over the rest of K too. They go to sums[r * L * L + o * L].
@@ -68,6 +68,7 @@ template <int kBytes, class T, class C>
   const int64_t K = g.a.shape[1];
   const T* b = g.b.as<T>();
   const float* bias = g.bias ? g.bias.as<float>() : nullptr;
+  // Zero where the last columns are fewer than the lanes.
   alignas(64) float sums[kFewRows * L * L] = {}, sums_t[L * L];
   for (int64_t j = begin; j < end; j += L) {
     const int64_t columns = std::min(L, end - j);

@@ -1,6 +1,6 @@
 // Prefill and decoding with cached keys and values, as sampling, needles and recall use them: tokens a
-// second, behind 256 to 4,096 tokens, one text or 16 together. `weights/s` are the bytes of weights that
-// decoding reads a second: at one text it can be no faster than memory gives them.
+// second, behind 256 to 4,096 tokens, one text or up to 64 together. `weights/s` are the bytes of weights
+// that decoding reads a second: at one text it can be no faster than memory gives them.
 //
 //   keen_generate_bench --benchmark_filter=decode.*bf16
 #include <benchmark/benchmark.h>
@@ -105,6 +105,7 @@ void add_benchmarks() {
             ->Args({1024, 1})
             ->Args({4096, 1})
             ->Args({1024, 16})
+            ->Args({256, 64})
             ->Unit(benchmark::kMillisecond)
             ->UseRealTime();
       }

@@ -115,12 +115,49 @@ TEST(Generator, RefusesWhatDoesNotFit) {
   EXPECT_THROW(decoder.feed({ids.data(), 1}, 1), Error) << "there is no second sequence";
 }
 
+// Feeds the prompts together, then a token of each at a time, one of them left out in the last step; and each
+// sequence alone, by a generator of its own.
+void expect_together_as_alone(const ModelConfig& config, DType dtype, const std::vector<int64_t>& prompts,
+                              int64_t capacity, const std::string& name) {
+  const auto B = std::ssize(prompts);
+  const int steps = 3;
+  TinyGpt source(config, dtype, 1, 4, Keep::nothing);
+  source.perturb(0.3);
+  Decoder together(source, capacity, B);
+  std::vector<std::vector<int32_t>> ids;
+  for (int64_t b = 0; b < B; ++b)
+    ids.push_back(
+        random_ids(prompts[static_cast<size_t>(b)] + steps, static_cast<uint64_t>(b), config.vocab_size));
+  std::vector<std::vector<std::vector<double>>> got(static_cast<size_t>(B));
+  for (int step = 0; step <= steps; ++step) {
+    std::vector<Generator::Feed> feeds;
+    for (int64_t b = 0; b < B; ++b) {
+      if (step == steps && b == 3) continue;
+      const auto prompt = static_cast<size_t>(prompts[static_cast<size_t>(b)]);
+      const std::span<const int32_t> all = ids[static_cast<size_t>(b)];
+      feeds.push_back(
+          {b, step == 0 ? all.first(prompt) : all.subspan(prompt + static_cast<size_t>(step) - 1, 1)});
+    }
+    together.generator->feed(feeds);
+    for (size_t i = 0; i < feeds.size(); ++i) {
+      const auto logits = together.generator->logits(i);
+      got[static_cast<size_t>(feeds[i].sequence)].emplace_back(logits.begin(), logits.end());
+    }
+  }
+  for (int64_t b = 0; b < B; ++b) {
+    Decoder alone(source, capacity);
+    const auto at = static_cast<size_t>(b), prompt = static_cast<size_t>(prompts[at]);
+    std::vector<std::vector<double>> want = {alone.feed({ids[at].data(), prompt})};
+    while (want.size() < got[at].size())
+      want.push_back(alone.feed({ids[at].data() + prompt + want.size() - 1, 1}));
+    EXPECT_EQ(got[at], want) << name << " " << name_of(dtype) << " sequence " << b;
+  }
+}
+
 // Traps 4 and 5: sequences of unequal lengths that go through the model together have, bit for bit, the
 // logits that each has alone, whatever they are: n counts a sequence's own keys.
 TEST(Generator, SequencesTogetherEqualEachAlone) {
-  const int64_t V = 19, capacity = Generator::kPiece + 60;
-  const std::vector<int64_t> prompts = {5, 1, Generator::kPiece + 40, 17, 5, 64, 5};
-  const auto B = std::ssize(prompts);
+  const int64_t capacity = Generator::kPiece + 60;
   for (const auto& [name, attention] : std::vector<std::pair<const char*, LayerAttention>>{
            {"softmax", LayerAttention{}}, {"ssmax", ssmax()}, {"ssmax_bias", ssmax_bias()}})
     for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
@@ -129,39 +166,25 @@ TEST(Generator, SequencesTogetherEqualEachAlone) {
         config.attention.assign(2, attention);
         config.position = position;
         config.context = capacity;
-        TinyGpt source(config, dtype, 1, 4, Keep::nothing);
-        source.perturb(0.3);
-        Decoder together(source, capacity, B);
-        const int steps = 3;
-        std::vector<std::vector<int32_t>> ids;
-        for (int64_t b = 0; b < B; ++b)
-          ids.push_back(random_ids(prompts[static_cast<size_t>(b)] + steps, static_cast<uint64_t>(b), V));
-        // The prompts, then a token of each at a time; in the last step one of them is left out.
-        std::vector<std::vector<std::vector<double>>> got(static_cast<size_t>(B));
-        for (int step = 0; step <= steps; ++step) {
-          std::vector<Generator::Feed> feeds;
-          for (int64_t b = 0; b < B; ++b) {
-            if (step == steps && b == 3) continue;
-            const auto prompt = static_cast<size_t>(prompts[static_cast<size_t>(b)]);
-            const std::span<const int32_t> all = ids[static_cast<size_t>(b)];
-            feeds.push_back(
-                {b, step == 0 ? all.first(prompt) : all.subspan(prompt + static_cast<size_t>(step) - 1, 1)});
-          }
-          together.generator->feed(feeds);
-          for (size_t i = 0; i < feeds.size(); ++i) {
-            const auto logits = together.generator->logits(i);
-            got[static_cast<size_t>(feeds[i].sequence)].emplace_back(logits.begin(), logits.end());
-          }
-        }
-        for (int64_t b = 0; b < B; ++b) {
-          Decoder alone(source, capacity);
-          const auto at = static_cast<size_t>(b), prompt = static_cast<size_t>(prompts[at]);
-          std::vector<std::vector<double>> want = {alone.feed({ids[at].data(), prompt})};
-          while (want.size() < got[at].size())
-            want.push_back(alone.feed({ids[at].data() + prompt + want.size() - 1, 1}));
-          EXPECT_EQ(got[at], want) << name << " " << name_of(dtype) << " sequence " << b;
-        }
+        expect_together_as_alone(config, dtype, {5, 1, Generator::kPiece + 40, 17, 5, 64, 5}, capacity, name);
       }
+}
+
+// More sequences than go together in one pass; prompts around the number of rows where they stop to, and
+// around a piece; no width that is a whole number of vectors; and fewer tokens in all than one pass takes.
+TEST(Generator, ManySequencesTogetherEqualEachAlone) {
+  ModelConfig config = tiny_config();
+  config.attention.assign(2, ssmax());
+  config.mlp = MlpKind::gelu;
+  config.mlp_width = 21;
+  const int64_t piece = Generator::kPiece;
+  std::vector<int64_t> prompts = {15, 16, 17, piece, piece + 1, piece + 4, 1, 33, 24, 23};
+  for (int64_t b = 0; b < 30; ++b) prompts.push_back(1 + b % 19);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    expect_together_as_alone(config, dtype, prompts, piece + 8, "many");
+    expect_together_as_alone(config, dtype, {40, 3, 16, 17, 1}, 50, "shorter than a piece");
+    expect_together_as_alone(config, dtype, {1, 1, 1}, 4, "at most 12 tokens");
+  }
 }
 
 // And those are the logits of the full forward pass of each sequence.
@@ -193,7 +216,8 @@ TEST(Generator, ACopiedPrefixIsAsGoodAsAFedOne) {
   source.perturb(0.3);
   Decoder decoder(source, 30, 3);
   const std::vector<int32_t> ids = random_ids(20, 1, 19), other = random_ids(9, 2, 19);
-  decoder.feed({ids.data(), 19}, 0);  // two tokens more than the prefix
+  decoder.feed({ids.data(), 17}, 0);
+  decoder.feed({ids.data() + 17, 2}, 0);  // two tokens more than the prefix
   decoder.feed(other, 2);
   decoder.generator->copy_prefix(0, 2, 17);
   EXPECT_EQ(decoder.generator->length(2), 17);

@@ -166,7 +166,7 @@ TEST(Gemm, SameBitsOnOneAndTwoThreads) {
 
 TEST(Gemm, PlanningMeasuresTheScratchAndTouchesNothing) {
   for (const Case& kind : cases())
-    for (const Size size : {Size{800, 24, 520}, Size{2050, 24, 33}, Size{96, 40, 1030}}) {
+    for (const Size size : {Size{800, 24, 520}, Size{2050, 24, 33}, Size{96, 40, 1030}, Size{7, 43, 530}}) {
       Tensors t;
       const Gemm g = make(t, kind, size);
       const auto before = Tensors::to_doubles(g.b);
