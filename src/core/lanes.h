@@ -3,10 +3,16 @@
 // processor (VectorBytes in core/parallel.h).
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+#ifdef __aarch64__
+#include <arm_neon.h>
+#endif
 
 #include "core/dtype.h"
 
@@ -24,17 +30,47 @@ template <int kBytes> struct VectorOf<Bf16Pair, kBytes> {
 template <class E, int kBytes> constexpr int64_t kLanes = kBytes / static_cast<int64_t>(sizeof(E));
 
 // x = the numbers at `from`, which need not be aligned; bf16 becomes float.
-template <int kBytes, std::floating_point W>
-[[gnu::always_inline]] inline void load_lanes(typename VectorOf<W, kBytes>::type& x, const W* from) {
-  __builtin_memcpy(&x, from, kBytes);
+template <int kBytes, class V, class T> [[gnu::always_inline]] inline void load_lanes(V& x, const T* from) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    typename VectorOf<uint16_t, kBytes / 2>::type halves;
+    __builtin_memcpy(&halves, from, kBytes / 2);
+    using Bits = typename VectorOf<uint32_t, kBytes>::type;
+    x = (V)(__builtin_convertvector(halves, Bits) << 16);
+  } else {
+    __builtin_memcpy(&x, from, kBytes);
+  }
 }
-template <int kBytes>
-[[gnu::always_inline]] inline void load_lanes(typename VectorOf<float, kBytes>::type& x, const bf16* from) {
-  typename VectorOf<uint16_t, kBytes / 2>::type halves;
-  __builtin_memcpy(&halves, from, kBytes / 2);
-  using Bits = typename VectorOf<uint32_t, kBytes>::type;
-  x = (typename VectorOf<float, kBytes>::type)(__builtin_convertvector(halves, Bits) << 16);
+
+// The same of the first `count` numbers; 0 in the other lanes.
+template <int kBytes, class T>
+[[gnu::always_inline]] inline void load_first_lanes(typename VectorOf<float, kBytes>::type& x, const T* from,
+                                                    int64_t count) {
+  T padded[kLanes<float, kBytes>] = {};
+  for (int64_t lane = 0; lane < count; ++lane) padded[lane] = from[lane];
+  load_lanes<kBytes>(x, padded);
 }
+
+// sum += x * y in every lane, rounded once where the processor can. Of a plain expression the compiler
+// decides that anew wherever it stands. These are not always_inline: the templates that call them are first
+// compiled for the baseline, where that would be an error. A parallel loop flattens them into its body.
+using Floats4 = VectorOf<float, 16>::type;
+#ifdef __aarch64__
+inline void add_product(Floats4& sum, const Floats4& x, const Floats4& y) {
+  sum = (Floats4)vfmaq_f32((float32x4_t)sum, (float32x4_t)x, (float32x4_t)y);
+}
+#else
+inline void add_product(Floats4& sum, const Floats4& x, const Floats4& y) { sum += x * y; }
+#endif
+#ifdef __x86_64__
+using Floats8 = VectorOf<float, 32>::type;
+using Floats16 = VectorOf<float, 64>::type;
+[[gnu::target("fma")]] inline void add_product(Floats8& sum, const Floats8& x, const Floats8& y) {
+  sum = (Floats8)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)sum);
+}
+[[gnu::target("avx512f")]] inline void add_product(Floats16& sum, const Floats16& x, const Floats16& y) {
+  sum = (Floats16)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)sum);
+}
+#endif
 
 // Lanes from kFirst on, of the lanes of x and then y, in turn with those kApart behind them.
 template <int kFirst, int kApart, class V, int... k>

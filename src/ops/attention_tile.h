@@ -74,9 +74,8 @@ template <class V, class W> [[gnu::always_inline]] inline void add_product(V& su
 }
 
 #ifdef __x86_64__
-// These are not always_inline: the templates that call them are first compiled for the baseline, where that
-// would be an error. run_avx512_bf16 flattens them into its body.
-using Floats16 = VectorOf<float, 64>::type;
+// Not always_inline, as in core/lanes.h.
+using simd::Floats16;
 using Pairs16 = VectorOf<Pair, 64>::type;
 [[gnu::target("avx512bf16")]] inline void add_product(Floats16& sum, Pair factor, const Pairs16& row) {
   const __m512i factors = _mm512_set1_epi32(static_cast<int>(factor.bits));

@@ -11,41 +11,43 @@ namespace {
 constexpr int64_t kPanel = 16;  // threads share out columns of c in multiples of this: whole vectors
 
 // The sums of rows [0, R) of a with columns [0, O) of c, a vector of partial sums each: lane l sums over
-// k = l, L + l, 2 L + l, ..., and lane 0 over the rest of K too. They go to sums[r * L * L + o * L].
+// k = l, L + l, 2 L + l, ... They go to sums[r * L * L + o * L].
 template <int kBytes, int R, int O, class T>
 [[gnu::always_inline]] inline void sum_block(float* sums, const float* a, const T* b, int64_t K) {
   using V = typename simd::VectorOf<float, kBytes>::type;
   constexpr int64_t L = simd::kLanes<float, kBytes>;
   V sum[R][O] = {};
-  const auto add = [&](int64_t k) {
+  const auto add = [&](int64_t k, const auto& load) __attribute__((always_inline)) {
     V x[R], y;
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) simd::load_lanes<kBytes>(x[r], a + r * K + k);
+    for (int r = 0; r < R; ++r) load(x[r], a + r * K + k);
 #pragma GCC unroll 8
     for (int o = 0; o < O; ++o) {
-      simd::load_lanes<kBytes>(y, b + o * K + k);
+      load(y, b + o * K + k);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) sum[r][o] += x[r] * y;
+      for (int r = 0; r < R; ++r) simd::add_product(sum[r][o], x[r], y);
     }
   };
+  const auto lanes = [](V & x, const auto* from) __attribute__((always_inline)) {
+    simd::load_lanes<kBytes>(x, from);
+  };
+  const auto last_lanes = [&](V & x, const auto* from) __attribute__((always_inline)) {
+    simd::load_first_lanes<kBytes>(x, from, K % L);
+  };
   constexpr int64_t kLine = 64 / sizeof(T);  // numbers of b in a cache line; the columns after these are next
-  const int64_t whole = K / L * L;
   int64_t k = 0;
-  for (; k + kLine <= whole; k += kLine) {
+  for (; k + kLine <= K; k += kLine) {
 #pragma GCC unroll 8
     for (int o = 0; o < O; ++o) __builtin_prefetch(b + (O + o) * K + k);
 #pragma GCC unroll 8
-    for (int64_t l = 0; l < kLine; l += L) add(k + l);
+    for (int64_t l = 0; l < kLine; l += L) add(k + l, lanes);
   }
-  for (; k < whole; k += L) add(k);
+  for (; k + L <= K; k += L) add(k, lanes);
+  if (k < K) add(k, last_lanes);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int o = 0; o < O; ++o) {
-      float* to = sums + (r * L + o) * L;
-      *reinterpret_cast<V*>(to) = sum[r][o];
-      for (k = whole; k < K; ++k) to[0] += a[r * K + k] * float(b[o * K + k]);
-    }
+    for (int o = 0; o < O; ++o) *reinterpret_cast<V*>(sums + (r * L + o) * L) = sum[r][o];
 }
 
 // The same for `columns` columns, at most L.
@@ -93,10 +95,11 @@ template <int kBytes, class T, class C>
 template <class T, class C> void multiply(const Gemm& g, const float* a) {
   const int64_t M = g.c.shape[0], N = g.c.shape[1], K = g.a.shape[1];
   constexpr int64_t kLeast = 1 << 16;  // products that are worth a thread
-  parallel_for((N + kPanel - 1) / kPanel, std::max<int64_t>(1, kLeast / (M * K * kPanel)),
-               [&]<class Vectors>(int64_t begin, int64_t end, Vectors) {
-                 multiply<Vectors::value, T, C>(g, a, begin * kPanel, std::min(end * kPanel, N));
-               });
+  parallel_for(
+      (N + kPanel - 1) / kPanel, std::max<int64_t>(1, kLeast / (M * K * kPanel)),
+      [&]<class Vectors>(int64_t begin, int64_t end, Vectors) requires(!std::is_same_v<Vectors, Bf16Pairs>) {
+        multiply<Vectors::value, T, C>(g, a, begin * kPanel, std::min(end * kPanel, N));
+      });
 }
 
 }  // namespace

@@ -9,9 +9,8 @@ namespace keen::ops {
 // Whether a plain product (Gemm::is_plain) is one of these.
 bool has_few_rows(const Gemm& product);
 
-// Each element is one chain of fused multiply-adds a lane, over k in the same order, whatever M, N and the
-// number of threads are. (That all loops are fused alike is the compiler's choice; a test would tell.) bf16
-// rows are copied as float32 to ctx.scratch.
+// Each lane of each element is one chain of multiply-adds over k in the same order, whatever M, N and the
+// number of threads are. bf16 rows are copied as float32 to ctx.scratch.
 void gemm_few_rows(Context& ctx, const Gemm& product);
 
 }  // namespace keen::ops

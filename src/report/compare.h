@@ -104,21 +104,22 @@ struct Column {
   const Spread& operator[](Quantity q) const { return measured[static_cast<size_t>(q)]; }
 };
 
+// The first difference of the first run that differs from the baseline. A step that only one of the two has
+// logged differs, and a loss that is not finite equals only another such.
+struct LossDifference {
+  size_t run = 0;
+  std::string kind;  // "train" or "validation"; empty when a run logged no loss at all
+  int64_t step = 0;
+  bool in_baseline = true, in_run = true;  // logged there
+  std::optional<double> baseline_loss, loss;
+};
+
 // Whether the runs logged the same losses.
 struct Equality {
   double tolerance = 0;               // largest difference that still counts as equal
   int64_t train = 0, validation = 0;  // losses compared, over all runs
   double largest = 0;                 // difference among them
-  // The first difference of the first run that differs. A step that only one of the two has logged differs,
-  // and a loss that is not finite equals only another such.
-  struct Difference {
-    size_t run = 0;
-    std::string kind;  // "train" or "validation"; empty when a run logged no loss at all
-    int64_t step = 0;
-    bool in_baseline = true, in_run = true;  // logged there
-    std::optional<double> baseline_loss, loss;
-  };
-  std::optional<Difference> difference;
+  std::optional<LossDifference> difference;
 };
 // Every run against the baseline.
 Equality compare_losses(const std::vector<RunRecord>& runs, size_t baseline, double tolerance);

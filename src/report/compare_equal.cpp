@@ -12,15 +12,15 @@ namespace {
 // one that is already there.
 template <class P>
 int64_t compare_curves(const std::vector<P>& baseline, const std::vector<P>& run, const char* kind,
-                       Equality& equality, std::optional<Equality::Difference>& difference) {
+                       Equality& equality, std::optional<LossDifference>& difference) {
   int64_t compared = 0;
-  const auto differs = [&](Equality::Difference found) {
+  const auto differs = [&](LossDifference found) {
     if (!difference || found.step < difference->step) difference = found;
   };
   auto a = baseline.begin();
   auto b = run.begin();
   while (a != baseline.end() || b != run.end()) {
-    Equality::Difference here;
+    LossDifference here;
     here.kind = kind;
     here.in_baseline = b == run.end() || (a != baseline.end() && a->step <= b->step);
     here.in_run = a == baseline.end() || (b != run.end() && b->step <= a->step);
@@ -56,7 +56,7 @@ Equality compare_losses(const std::vector<RunRecord>& runs, size_t baseline, dou
   const RunRecord& base = runs[baseline];
   for (size_t i = 0; i < runs.size(); ++i) {
     if (i == baseline) continue;
-    std::optional<Equality::Difference> difference;
+    std::optional<LossDifference> difference;
     if (base.train.empty() && base.validation.empty() && runs[i].train.empty() && runs[i].validation.empty())
       difference.emplace();
     equality.train += compare_curves(base.train, runs[i].train, "train", equality, difference);
@@ -79,7 +79,7 @@ std::string equality_text(const Comparison& comparison) {
         "equal{}: {} training and {} validation losses of {} runs; the largest difference is {:.3g}",
         tolerance, with_commas(equality.train), with_commas(equality.validation), comparison.runs.size(),
         equality.largest);
-  const Equality::Difference& at = *equality.difference;
+  const LossDifference& at = *equality.difference;
   const std::string& run = comparison.summaries[at.run].label;
   if (at.kind.empty()) return fmt::format("{} and {} have logged no loss", base, run);
   std::string text = fmt::format("{} differs from {} at step {}{}: {} loss {}, {} in the baseline", run, base,

@@ -115,7 +115,7 @@ Json equality_json(const Comparison& comparison) {
                  {"train_losses", equality.train},         {"validation_losses", equality.validation},
                  {"largest_difference", equality.largest}, {"first_difference", nullptr}};
   if (!equality.difference) return result;
-  const Equality::Difference& at = *equality.difference;
+  const LossDifference& at = *equality.difference;
   result["first_difference"] = {{"run", comparison.summaries[at.run].label},
                                 {"kind", at.kind},
                                 {"step", at.step},
