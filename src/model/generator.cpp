@@ -50,14 +50,6 @@ double sum_of_weights(std::span<const double> logits, double top, double tempera
   return sum;
 }
 
-// Rows that a pass has in truth: 2^k or 3 * 2^k. So the GEMM library makes its kernels for few sizes, all
-// of them at the start, and at most a third of the rows are padding. Few rows are not the library's.
-int64_t padded_rows(Device device, int64_t rows) {
-  if (device == Device::cpu && rows <= ops::kFewRows) return rows;
-  const auto power = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
-  return rows <= power / 4 * 3 ? power / 4 * 3 : power;
-}
-
 // The last of the T tokens of each of `count` sequences that lie in `rows` one behind the other.
 ops::ConstHeads last_tokens(const ConstTensor& rows, int64_t count) {
   ops::ConstHeads view = ops::heads(rows, count, 0, 1, rows.shape[1]);
@@ -152,7 +144,11 @@ void Generator::plan() {
   run_head();
 }
 
-int64_t Generator::padded(int64_t rows) const { return padded_rows(ctx_.device, rows); }
+int64_t Generator::padded(int64_t rows) const {
+  if (ctx_.device == Device::cpu && rows <= ops::kFewRows) return rows;
+  const auto power = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
+  return rows <= power / 4 * 3 ? power / 4 * 3 : power;
+}
 
 void Generator::feed(std::span<const Feed> feeds) {
   std::vector<std::span<const int32_t>> rest;

@@ -79,6 +79,9 @@ class Generator {
   };
 
   void plan();
+  // Rows that a pass has in truth: 2^k or 3 * 2^k. So the GEMM library makes its kernels for few sizes, all
+  // of them at the start, and at most a third of the rows are padding. Few rows on the CPU are not the
+  // library's.
   int64_t padded(int64_t rows) const;
   // The pieces through all layers; the last rows of the feeds that end with it then wait for the head.
   void run_pass(std::span<const Piece> pieces, std::span<const int32_t> ids);

@@ -10,11 +10,10 @@ namespace {
 // Calls body(begin, end) for every row of x in parallel: the vector loop and its remainder, whose roundings
 // may differ, then always compute the same columns, for any number of rows and threads.
 template <class F> void for_rows(const ConstTensor& x, const F& body) {
-  const int64_t columns = x.shape[x.shape.rank - 1], rows = x.count() / std::max<int64_t>(columns, 1);
-  parallel_for(rows, std::max<int64_t>(1, 4096 / std::max<int64_t>(columns, 1)),
-               [=](int64_t first, int64_t last) {
-                 for (int64_t row = first; row < last; ++row) body(row * columns, (row + 1) * columns);
-               });
+  const int64_t columns = std::max<int64_t>(x.shape[x.shape.rank - 1], 1);
+  parallel_for(x.count() / columns, std::max<int64_t>(4096 / columns, 1), [=](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) body(row * columns, (row + 1) * columns);
+  });
 }
 
 constexpr double kSqrtTwoOverPi = 0.79788456080286535588, kCubic = 0.044715;

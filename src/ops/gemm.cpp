@@ -104,12 +104,12 @@ void gemm(Context& ctx, const Gemm& args) {
   int64_t workspace_bytes = kCudaGemmWorkspaceBytes;
   if (ctx.device == Device::cpu) {
     const Gemm product = plain_product(args);
-    const bool few_rows = has_few_rows(product);
-    if (few_rows || (args.a.dtype == DType::bf16 && !fast_bf16(Device::cpu))) {
-      if (few_rows)
-        gemm_few_rows(ctx, product);
-      else
-        gemm_as_float32(ctx, product);
+    if (has_few_rows(product)) {
+      gemm_few_rows(ctx, product);
+      return after_product(ctx, args, scratch);
+    }
+    if (args.a.dtype == DType::bf16 && !fast_bf16(Device::cpu)) {
+      gemm_as_float32(ctx, product);
       return after_product(ctx, args, scratch);
     }
     workspace_bytes = args.a.dtype == DType::f64 ? 0 : onednn_workspace_bytes(ctx, product);

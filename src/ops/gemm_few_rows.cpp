@@ -1,7 +1,10 @@
 #include "ops/gemm_few_rows.h"
 
+#include <algorithm>
+
 #include "core/lanes.h"
 #include "core/parallel.h"
+#include "core/prefetch.h"
 #include "ops/elementwise.h"
 
 namespace keen::ops {
@@ -38,7 +41,7 @@ template <int kBytes, int R, int O, class T>
   int64_t k = 0;
   for (; k + kLine <= K; k += kLine) {
 #pragma GCC unroll 8
-    for (int o = 0; o < O; ++o) __builtin_prefetch(b + (O + o) * K + k);
+    for (int o = 0; o < O; ++o) prefetch(b + (O + o) * K + k, kLine);
 #pragma GCC unroll 8
     for (int64_t l = 0; l < kLine; l += L) add(k + l, lanes);
   }
@@ -70,8 +73,8 @@ template <int kBytes, class T, class C>
   const int64_t K = g.a.shape[1];
   const T* b = g.b.as<T>();
   const float* bias = g.bias ? g.bias.as<float>() : nullptr;
-  // Zero where the last columns are fewer than the lanes.
-  alignas(64) float sums[kFewRows * L * L] = {}, sums_t[L * L];
+  alignas(64) float sums[kFewRows * L * L], sums_t[L * L];
+  std::fill_n(sums, M * L * L, 0.0f);  // all lanes are transposed, also those without a column
   for (int64_t j = begin; j < end; j += L) {
     const int64_t columns = std::min(L, end - j);
     for (int64_t i = 0; i < M; i += 4) {
